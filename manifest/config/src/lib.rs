@@ -1,0 +1,1 @@
+//! The configuration that the extension, verneuilctl and verneuil-fs share.

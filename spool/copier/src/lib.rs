@@ -1,0 +1,1 @@
+//! Drains spools into stores: catch-up, replay, upload, publish.

@@ -1,0 +1,1 @@
+//! Every SQLite FFI type and call that Verneuil uses, and safe traits above them.

@@ -1,0 +1,2 @@
+//! The command line that looks after replicated databases.
+fn main() {}

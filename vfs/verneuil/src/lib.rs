@@ -1,0 +1,1 @@
+//! The verneuil VFS: the linux VFS plus tracking of what each transaction wrote.
