@@ -1,1 +1,33 @@
-//! Snapshots as data: chunk ids, packs, manifests and keys, with no I/O at all.
+//! Snapshots as data: chunk ids, packs, manifests and keys, with no I/O at all; `store` moves the bytes, the copier makes them, `replica` reads them.
+//!
+//! docs/FORMAT.md describes every byte. [`Manifest::update`] is the writer's entry point, [`Manifest::chunk`] with
+//! [`assemble`] the reader's.
+
+#![forbid(unsafe_code)]
+
+mod entry;
+mod error;
+mod head;
+mod ids;
+mod key;
+pub mod limits;
+mod manifest;
+mod node;
+mod pack;
+mod patch;
+mod update;
+
+pub use entry::{Entry, FrameRef, Stored};
+pub use error::FormatError;
+pub use head::{FORMAT_VERSION, HEAD_LEN_BYTES, Head};
+pub use ids::{ChunkId, ChunkIndex, Generation, NodeId, PackId, chunk_count, chunk_len};
+pub use key::{
+    DATABASE_MARK, MANIFESTS_PREFIX, PACKS_PREFIX, Segment, decode_segment, deep_prefix, host_prefix, host_segment,
+    invert_manifest_key, invert_pack_key, manifest_key, pack_key, path_segment,
+};
+pub use limits::CHUNK_LEN_BYTES;
+pub use manifest::{Identity, Manifest, SourceState};
+pub use node::{LookupError, Node, NodeRef, NodeSource};
+pub use pack::{Pack, PackBuilder, decode_frame, pack_frames};
+pub use patch::{ChunkView, Patch, PatchBudget, PatchedRange, assemble};
+pub use update::{Change, ChunkSource, NextState, Updated, UpdateError, Written};

@@ -1,1 +1,17 @@
-//! Descriptors of database files, pooled per inode, and what sqlite's locks and journals say about them.
+//! Descriptors of database files, pooled per inode, and what sqlite's locks, journal and header say about them: below `verneuil-unix` (which
+//! locks through these descriptors) and `verneuil-spool`/`verneuil-copier` (which only look).
+//!
+//! Two traps of POSIX locks shape this crate. Closing *any* descriptor of a file drops every POSIX lock that the process holds on it, those
+//! of a stock-`unix` connection included: hence [`Pooled`], which closes only when nobody holds a lock. And a lock can be asked about
+//! without taking one: hence [`probe_locks`].
+#![forbid(unsafe_code)]
+
+mod header;
+mod journal;
+mod locks;
+mod pool;
+
+pub use header::{Header, read_header};
+pub use journal::{Journal, journal_is_hot, journal_path, journal_state};
+pub use locks::{LockBytes, LockState, probe_any_lock, probe_locks};
+pub use pool::{FileId, Pooled, adopt, open, waiting_count};

@@ -1,0 +1,215 @@
+//! The sqlite programs that the products must get along with, as one kind of session: statements in, rows out.
+//! The tests open sessions; `programs/session.py` and `bin/verneuil-test-sqlite.rs` are two of the programs behind them.
+
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use tempfile::NamedTempFile;
+
+use crate::paths;
+use crate::process;
+
+/// Longest wait for the answer to one batch of statements.
+const ANSWER_LIMIT: Duration = Duration::from_secs(60);
+
+/// A program that contains an sqlite.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Program {
+    /// The system's `sqlite3` shell.
+    Shell,
+    /// Python's `sqlite3` module.
+    Python,
+    /// rusqlite with its bundled sqlite.
+    Rusqlite,
+}
+
+impl Program {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Shell, Self::Python, Self::Rusqlite];
+
+    fn command(self, uri: &str, load: bool) -> Result<Command> {
+        let extension = if load { Some(paths::extension()?) } else { None };
+        let mut command;
+        match self {
+            Self::Shell => {
+                command = process::tied(paths::system_program("sqlite3", "sqlite3")?);
+                command.args(["-batch", "-bail", ":memory:"]);
+                // The loading and opening are its first lines of input.
+                return Ok(command);
+            }
+            Self::Python => {
+                command = process::tied(paths::python()?);
+                command.args(["-c", include_str!("../programs/session.py"), uri]);
+            }
+            Self::Rusqlite => {
+                command = process::tied(paths::bundled_sqlite()?);
+                command.args(["session", uri]);
+            }
+        }
+        command.args(extension);
+        Ok(command)
+    }
+}
+
+/// What a session is opened with.
+#[derive(Clone, Debug)]
+pub struct Opening<'a> {
+    /// A `file:` URI.
+    pub uri: &'a str,
+    /// Whether the extension is loaded before.
+    pub load: bool,
+    /// Additional environment.
+    pub env: &'a [(String, String)],
+}
+
+/// One running program with one open connection. The first statement that fails ends it, as with `sqlite3 -bail`.
+#[derive(Debug)]
+pub struct Session {
+    program: Program,
+    child: Child,
+    input: Option<ChildStdin>,
+    lines: Receiver<String>,
+    errors: NamedTempFile,
+    batches: u64,
+}
+
+impl Session {
+    /// Starts the program and opens the connection.
+    ///
+    /// # Errors
+    /// With the program's own words, if it can't load the extension or open the database.
+    pub fn open(program: Program, opening: &Opening<'_>) -> Result<Self> {
+        let errors = NamedTempFile::new()?;
+        let mut command = program.command(opening.uri, opening.load)?;
+        command.envs(opening.env.iter().map(|(name, value)| (name, value)));
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(errors.reopen()?);
+        let mut child = command.spawn().with_context(|| format!("could not start {command:?}"))?;
+        let (send, lines) = channel();
+        let output = child.stdout.take().context("no pipe")?;
+        std::thread::spawn(move || {
+            for line in BufReader::new(output).lines() {
+                let Ok(line) = line else { return };
+                if send.send(line).is_err() {
+                    return;
+                }
+            }
+        });
+        let input = child.stdin.take();
+        let mut session = Self { program, child, input, lines, errors, batches: 0 };
+        if program == Program::Shell {
+            let mut lines = Vec::new();
+            if opening.load {
+                lines.push(format!(".load {}", paths::extension()?.display()));
+            }
+            lines.push(format!(".open '{}'", opening.uri));
+            session.rows(&lines)?;
+        }
+        session.rows(&["PRAGMA busy_timeout=20000".to_owned()])?;
+        Ok(session)
+    }
+
+    /// Which program this is.
+    #[must_use]
+    pub fn program(&self) -> Program {
+        self.program
+    }
+
+    /// Process id of the program.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Runs statements, one per line, and gives the rows of all of them, columns joined by `|`.
+    ///
+    /// # Errors
+    /// With the program's own words if one fails; the session is over then.
+    pub fn rows<S: AsRef<str>>(&mut self, statements: &[S]) -> Result<Vec<String>> {
+        self.batches += 1;
+        let end = format!("@end {}", self.batches);
+        let mut text = String::new();
+        for statement in statements {
+            let statement = statement.as_ref();
+            ensure!(!statement.contains('\n'), "one statement per line");
+            text.push_str(statement);
+            if self.program == Program::Shell && !statement.starts_with('.') && !statement.trim_end().ends_with(';') {
+                text.push(';');
+            }
+            text.push('\n');
+        }
+        text.push_str(&format!(".print {end}\n"));
+        let sent = match &mut self.input {
+            Some(input) => input.write_all(text.as_bytes()).and_then(|()| input.flush()),
+            None => bail!("the session is closed"),
+        };
+        let mut rows = Vec::new();
+        loop {
+            match self.lines.recv_timeout(ANSWER_LIMIT) {
+                Ok(line) if line == end => return Ok(rows),
+                Ok(line) => rows.push(line),
+                Err(RecvTimeoutError::Timeout) => {
+                    process::kill(&mut self.child);
+                    bail!("{:?} did not answer within {ANSWER_LIMIT:?}: {}", self.program, self.complaints());
+                }
+                Err(RecvTimeoutError::Disconnected) => {
+                    let status = process::wait(&mut self.child, ANSWER_LIMIT)?;
+                    let last = statements.last().map_or("", AsRef::as_ref);
+                    bail!("{:?} ended ({status}) at or before {last:?}: {}", self.program, self.complaints());
+                }
+            }
+            if let Err(error) = &sent
+                && error.kind() != std::io::ErrorKind::BrokenPipe
+            {
+                bail!("{:?}: {error}", self.program);
+            }
+        }
+    }
+
+    /// Runs statements whose rows nobody wants.
+    ///
+    /// # Errors
+    /// As [`Session::rows`].
+    pub fn run<S: AsRef<str>>(&mut self, statements: &[S]) -> Result<()> {
+        self.rows(statements).map(drop)
+    }
+
+    /// The first row of one statement, or the empty string.
+    ///
+    /// # Errors
+    /// As [`Session::rows`].
+    pub fn row(&mut self, statement: &str) -> Result<String> {
+        Ok(self.rows(&[statement])?.into_iter().next().unwrap_or_default())
+    }
+
+    /// What the program has written to standard error up to now.
+    #[must_use]
+    pub fn complaints(&self) -> String {
+        let bytes = std::fs::read(self.errors.path()).unwrap_or_default();
+        String::from_utf8_lossy(&bytes).trim().to_owned()
+    }
+
+    /// Closes the connection and waits for the program's end; gives what it wrote to standard error.
+    ///
+    /// # Errors
+    /// When it does not exit with success.
+    pub fn close(mut self) -> Result<String> {
+        drop(self.input.take());
+        let status = process::wait(&mut self.child, ANSWER_LIMIT)?;
+        ensure!(status.success(), "{:?} ended with {status}: {}", self.program, self.complaints());
+        Ok(self.complaints())
+    }
+
+    /// Ends the program with `kill -9`.
+    pub fn kill(mut self) {
+        process::kill(&mut self.child);
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        process::kill(&mut self.child);
+    }
+}

@@ -1,0 +1,156 @@
+//! The [`File`] trait: an open file, safe; implemented by `verneuil-unix` and `verneuil-tracking`, called by
+//! `file_callbacks`.
+
+use crate::control::FileControl;
+use crate::sys::consts as c;
+use crate::code::{Code, Result};
+use std::ffi::c_int;
+
+/// The five states of SQLite's lock on a database file, in order.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[repr(i32)]
+pub enum LockLevel {
+    /// No lock.
+    None = c::SQLITE_LOCK_NONE,
+    /// May read.
+    Shared = c::SQLITE_LOCK_SHARED,
+    /// May read, and will write: one at a time.
+    Reserved = c::SQLITE_LOCK_RESERVED,
+    /// Waits for the last readers; nobody new may read.
+    Pending = c::SQLITE_LOCK_PENDING,
+    /// Alone with the file: may write.
+    Exclusive = c::SQLITE_LOCK_EXCLUSIVE,
+}
+
+impl LockLevel {
+    /// The level behind SQLite's number.
+    #[must_use]
+    pub const fn from_raw(raw: c_int) -> Option<LockLevel> {
+        match raw {
+            c::SQLITE_LOCK_NONE => Some(LockLevel::None),
+            c::SQLITE_LOCK_SHARED => Some(LockLevel::Shared),
+            c::SQLITE_LOCK_RESERVED => Some(LockLevel::Reserved),
+            c::SQLITE_LOCK_PENDING => Some(LockLevel::Pending),
+            c::SQLITE_LOCK_EXCLUSIVE => Some(LockLevel::Exclusive),
+            _ => None,
+        }
+    }
+
+    /// SQLite's number for this level.
+    #[must_use]
+    pub const fn raw(self) -> c_int {
+        self as c_int
+    }
+}
+
+/// The flags of xSync.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct SyncFlags {
+    /// `SQLITE_SYNC_FULL`: the drive's cache too, where that needs another call.
+    pub full: bool,
+    /// `SQLITE_SYNC_DATAONLY`: metadata may wait.
+    pub data_only: bool,
+}
+
+impl SyncFlags {
+    pub(crate) const fn from_raw(raw: c_int) -> SyncFlags {
+        SyncFlags { full: raw & 0x0f == c::SQLITE_SYNC_FULL, data_only: raw & c::SQLITE_SYNC_DATAONLY != 0 }
+    }
+}
+
+/// What xDeviceCharacteristics promises, as `SQLITE_IOCAP_…` bits.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct DeviceCharacteristics(pub c_int);
+
+impl DeviceCharacteristics {
+    /// A write never damages bytes outside of it.
+    pub const POWERSAFE_OVERWRITE: DeviceCharacteristics =
+        DeviceCharacteristics(c::SQLITE_IOCAP_POWERSAFE_OVERWRITE);
+    /// Reads smaller than a page are welcome (libraries before 3.48 ignore it).
+    pub const SUBPAGE_READ: DeviceCharacteristics = DeviceCharacteristics(c::SQLITE_IOCAP_SUBPAGE_READ);
+
+    /// Both promises.
+    #[must_use]
+    pub const fn with(self, other: DeviceCharacteristics) -> DeviceCharacteristics {
+        DeviceCharacteristics(self.0 | other.0)
+    }
+}
+
+/// An open file. SQLite calls it from one thread at a time.
+///
+/// A panic in a method is caught, logged, and becomes that method's `SQLITE_IOERR_…`. Dropping the file closes it.
+///
+/// The rollback-journal methods only (`iVersion` 1): SQLite does not offer WAL mode or memory maps on such a file.
+pub trait File: Send + Sized + 'static {
+    /// Fills the buffer from `offset`.
+    ///
+    /// # Errors
+    /// `IOERR_SHORT_READ` at the end of the file, after the rest of the buffer was filled with zeros; `IOERR_READ`.
+    fn read(&mut self, buffer: &mut [u8], offset: u64) -> Result<()>;
+
+    /// Writes all bytes at `offset`.
+    ///
+    /// # Errors
+    /// `FULL`, `IOERR_WRITE`; any part of the bytes may have been written.
+    fn write(&mut self, bytes: &[u8], offset: u64) -> Result<()>;
+
+    /// Sets the length.
+    ///
+    /// # Errors
+    /// `IOERR_TRUNCATE`; the length is what it was.
+    fn truncate(&mut self, len: u64) -> Result<()>;
+
+    /// Makes everything that was written durable.
+    ///
+    /// # Errors
+    /// `IOERR_FSYNC`; nothing is known about what is durable.
+    fn sync(&mut self, flags: SyncFlags) -> Result<()>;
+
+    /// The length in bytes.
+    ///
+    /// # Errors
+    /// `IOERR_FSTAT`.
+    fn len(&mut self) -> Result<u64>;
+
+    /// Raises the lock to `level`.
+    ///
+    /// # Errors
+    /// `BUSY` when somebody else's lock is in the way, `IOERR_LOCK`; the lock is at most as high as asked, at least as
+    /// high as it was.
+    fn lock(&mut self, level: LockLevel) -> Result<()>;
+
+    /// Lowers the lock to `level`, which is `Shared` or `None`.
+    ///
+    /// # Errors
+    /// `IOERR_UNLOCK`, `IOERR_RDLOCK`.
+    fn unlock(&mut self, level: LockLevel) -> Result<()>;
+
+    /// Does anybody hold RESERVED or more?
+    ///
+    /// # Errors
+    /// `IOERR_CHECKRESERVEDLOCK`.
+    fn check_reserved_lock(&mut self) -> Result<bool>;
+
+    /// Everything else; `NOTFOUND` for what is not known.
+    ///
+    /// # Errors
+    /// `NOTFOUND`, or what the control at hand fails with.
+    fn file_control(&mut self, control: FileControl<'_>) -> Result<()> {
+        let _ = control;
+        Err(Code::NOTFOUND)
+    }
+
+    /// The size of a sector in bytes.
+    fn sector_size(&mut self) -> c_int;
+
+    /// What the device promises.
+    fn device_characteristics(&mut self) -> DeviceCharacteristics;
+
+    /// Closes the file.
+    ///
+    /// # Errors
+    /// `IOERR_CLOSE`, `IOERR_UNLOCK`; the file is closed nevertheless.
+    fn close(self) -> Result<()> {
+        Ok(())
+    }
+}

@@ -1,0 +1,83 @@
+//! The parts of a VFS that are the same for every one of ours: dynamic libraries, time, sleep, randomness; called by
+//! `vfs_callbacks`.
+
+use std::ffi::{c_char, c_int, c_void};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// The Julian day of 1970-01-01, in milliseconds.
+const UNIX_EPOCH_JULIAN_MS: i64 = 210_866_760_000_000;
+
+/// Milliseconds since the Julian epoch.
+pub(crate) fn julian_now_ms() -> i64 {
+    let since_1970_ms = match SystemTime::now().duration_since(UNIX_EPOCH) {
+        Ok(after) => i64::try_from(after.as_millis()).unwrap_or(i64::MAX / 2),
+        Err(before) => -i64::try_from(before.duration().as_millis()).unwrap_or(i64::MAX / 2),
+    };
+    UNIX_EPOCH_JULIAN_MS.saturating_add(since_1970_ms)
+}
+
+/// Sleeps and says how long, in microseconds.
+pub(crate) fn sleep_us(microseconds: c_int) -> c_int {
+    let microseconds = microseconds.max(0);
+    std::thread::sleep(Duration::from_micros(u64::from(microseconds.unsigned_abs())));
+    microseconds
+}
+
+/// Fills the buffer from the kernel's generator and says how much of it.
+///
+/// # Safety
+/// `len` bytes from `buffer` on can be written.
+pub(crate) unsafe fn randomness(buffer: *mut c_char, len: c_int) -> c_int {
+    let len = usize::try_from(len).unwrap_or(0);
+    let mut filled = 0;
+    while filled < len {
+        // SAFETY: `filled < len`, and the caller promises `len` bytes.
+        let got = unsafe { libc::getrandom(buffer.add(filled).cast(), len - filled, 0) };
+        match usize::try_from(got) {
+            Ok(got) => filled += got,
+            Err(_) if std::io::Error::last_os_error().kind() == std::io::ErrorKind::Interrupted => {}
+            Err(_) => break,
+        }
+    }
+    c_int::try_from(filled).unwrap_or(c_int::MAX)
+}
+
+/// # Safety
+/// `path` is NULL or NUL-terminated. Runs the library's constructors, as loading one does.
+pub(crate) unsafe fn dl_open(path: *const c_char) -> *mut c_void {
+    // SAFETY: the caller's promise. RTLD_GLOBAL is what SQLite's own VFS uses: extensions may rely on one another.
+    unsafe { libc::dlopen(path, libc::RTLD_NOW | libc::RTLD_GLOBAL) }
+}
+
+/// # Safety
+/// `buffer` has room for `len` bytes.
+pub(crate) unsafe fn dl_error(buffer: *mut c_char, len: c_int) {
+    // SAFETY: returns NULL or a NUL-terminated string that lives until the next dl call of this thread.
+    let message = unsafe { libc::dlerror() };
+    let Some(room) = usize::try_from(len).ok().and_then(|len| len.checked_sub(1)) else { return };
+    if message.is_null() {
+        return;
+    }
+    // SAFETY: not NULL, see above.
+    let message = unsafe { std::ffi::CStr::from_ptr(message) }.to_bytes();
+    let copied = message.len().min(room);
+    // SAFETY: `copied + 1 <= len` bytes are written to a buffer of `len`; the two don't overlap.
+    unsafe {
+        std::ptr::copy_nonoverlapping(message.as_ptr().cast(), buffer, copied);
+        buffer.add(copied).write(0);
+    }
+}
+
+/// # Safety
+/// `library` came from [`dl_open`] and is not closed; `symbol` is NUL-terminated.
+pub(crate) unsafe fn dl_sym(library: *mut c_void, symbol: *const c_char) -> *mut c_void {
+    // SAFETY: the caller's promise.
+    unsafe { libc::dlsym(library, symbol) }
+}
+
+/// # Safety
+/// `library` came from [`dl_open`] and is not used any more.
+pub(crate) unsafe fn dl_close(library: *mut c_void) {
+    // SAFETY: the caller's promise.
+    unsafe { libc::dlclose(library) };
+}
