@@ -180,3 +180,33 @@ pub fn unmount_all() {
         }
     }
 }
+
+/// A folder that is unmounted when this is dropped, for daemons that a test starts by itself.
+#[derive(Debug)]
+pub struct MountPoint(PathBuf);
+
+impl MountPoint {
+    /// Makes the folder.
+    ///
+    /// # Errors
+    /// When it can't be made.
+    pub fn create(point: &Path) -> Result<Self> {
+        std::fs::create_dir_all(point).with_context(|| format!("{}", point.display()))?;
+        if let Ok(mut mounts) = MOUNTS.lock() {
+            mounts.push(point.to_owned());
+        }
+        Ok(Self(point.to_owned()))
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for MountPoint {
+    fn drop(&mut self) {
+        unmount(&self.0);
+    }
+}

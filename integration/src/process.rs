@@ -3,6 +3,7 @@
 
 use std::ffi::OsStr;
 use std::io::Read;
+use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -137,4 +138,19 @@ pub fn until<T>(what: &str, limit: Duration, mut probe: impl FnMut() -> Result<T
             Err(_) => std::thread::sleep(Duration::from_millis(20)),
         }
     }
+}
+
+/// Whether some process has `path` among its arguments.
+///
+/// # Errors
+/// When `/proc` can't be read.
+pub fn is_running_with(path: &Path) -> Result<bool> {
+    for entry in std::fs::read_dir("/proc")? {
+        // Processes come and go: one that is gone by now has no arguments.
+        let line = entry.and_then(|entry| std::fs::read(entry.path().join("cmdline"))).unwrap_or_default();
+        if line.split(|byte| *byte == 0).any(|argument| argument == path.as_os_str().as_encoded_bytes()) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }

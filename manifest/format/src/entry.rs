@@ -43,6 +43,14 @@ impl Entry {
         self.stored == Stored::Zero
     }
 
+    /// The pack that holds it, if it is stored.
+    pub fn pack(&self) -> Option<PackId> {
+        match self.stored {
+            Stored::Zero => None,
+            Stored::Frame(at) => Some(at.pack),
+        }
+    }
+
     /// Checks bytes that were fetched for a stored (not zero) version.
     ///
     /// # Errors

@@ -170,20 +170,17 @@ pub fn invert_manifest_key(key: &str) -> Option<(String, Vec<u8>)> {
     let (host, path_segments) = rest.split_once('/')?;
     let Segment::Plain(host) = decode_segment(host).ok()? else { return None };
     let host = String::from_utf8(host).ok()?;
+    let (names, absolute) = match path_segments.strip_prefix(RELATIVE).and_then(|names| names.strip_prefix('/')) {
+        Some(names) => (names, false),
+        None => (path_segments, true),
+    };
     let mut path = Vec::with_capacity(rest.len());
-    for (i, segment) in path_segments.split('/').enumerate() {
-        if i == 0 && segment == RELATIVE {
-            continue;
-        }
-        if i > 0 || !path_segments.starts_with(RELATIVE) {
+    for (i, segment) in names.split('/').enumerate() {
+        if i > 0 || absolute {
             path.push(b'/');
         }
         let Segment::Plain(name) = decode_segment(segment).ok()? else { return None };
         path.extend_from_slice(&name);
-    }
-    if path_segments.starts_with(RELATIVE) {
-        // The loop put a separator before the first name.
-        path = path.strip_prefix(b"/")?.to_vec();
     }
     (manifest_key(&host, &path) == key).then_some((host, path))
 }

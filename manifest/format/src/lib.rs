@@ -5,17 +5,31 @@
 
 #![forbid(unsafe_code)]
 
+mod codec;
+mod diff;
 mod entry;
 mod error;
+mod fold;
 mod head;
 mod ids;
 mod key;
 pub mod limits;
+mod list;
 mod manifest;
 mod node;
 mod pack;
 mod patch;
+mod step;
 mod update;
+mod wire;
+
+/// What prost makes of proto/manifest.proto.
+mod generated {
+    include!("generated/verneuil.manifest.v1.rs");
+}
+
+#[cfg(test)]
+mod tests;
 
 pub use entry::{Entry, FrameRef, Stored};
 pub use error::FormatError;

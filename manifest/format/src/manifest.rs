@@ -1,11 +1,11 @@
 //! The manifest: one committed state of one database; `update` makes the next, `codec` its bytes, `diff` compares two.
 
-use std::collections::BTreeSet;
-use std::ops::Range;
+use std::collections::{BTreeMap, BTreeSet};
 
-use crate::error::FormatError;
+use crate::entry::Entry;
 use crate::head::Head;
-use crate::ids::{ChunkIndex, Generation, PackId};
+use crate::ids::{ChunkIndex, Generation, PackId, chunk_len};
+use crate::list::{ChunkList, Missing, Shape, leaf_entries, load};
 use crate::node::{LookupError, NodeRef, NodeSource};
 use crate::patch::{ChunkView, Patch};
 
@@ -45,6 +45,9 @@ pub struct Manifest {
     pub(crate) identity: Identity,
     pub(crate) source: SourceState,
     pub(crate) generation: Generation,
+    pub(crate) list: ChunkList,
+    /// By chunk; all of them below the end of the file.
+    pub(crate) patches: BTreeMap<u32, Patch>,
 }
 
 impl Manifest {
@@ -56,7 +59,12 @@ impl Manifest {
     /// A file of length 0 with a given generation: what to update when the store's manifest (of this generation) is of no use, so
     /// that generations go on growing.
     pub fn empty_after(identity: Identity, generation: Generation) -> Self {
-        Self { identity, source: SourceState::default(), generation }
+        Self::empty_shaped(identity, generation, Shape::FORMAT)
+    }
+
+    pub(crate) fn empty_shaped(identity: Identity, generation: Generation, shape: Shape) -> Self {
+        let list = ChunkList::empty(shape);
+        Self { identity, source: SourceState::default(), generation, list, patches: BTreeMap::new() }
     }
 
     /// The same manifest under another identity (a new software version or instance), for the next update.
@@ -92,7 +100,7 @@ impl Manifest {
 
     /// How many chunks the file has.
     pub fn chunk_count(&self) -> u32 {
-        todo!()
+        self.list.count
     }
 
     /// All that is needed to read chunk `index`; beyond the end: a chunk of length 0.
@@ -100,13 +108,18 @@ impl Manifest {
     /// # Errors
     /// [`LookupError::Missing`] (one node) if a node has to be loaded first.
     pub fn chunk(&self, index: ChunkIndex, nodes: &dyn NodeSource) -> Result<ChunkView<'_>, LookupError> {
-        let _ = (index, nodes);
-        todo!()
+        let len = chunk_len(self.source.file_len, index);
+        let mut entry = self.list.entry(index.0, nodes)?;
+        if entry.is_zero() {
+            entry = Entry::zero(len);
+        }
+        let patch = self.patches.get(&index.0);
+        Ok(ChunkView { index, id: patch.map_or(entry.id, |patch| patch.id), len, entry, patch })
     }
 
     /// The inline patches, ascending.
     pub fn patches(&self) -> impl Iterator<Item = (ChunkIndex, &Patch)> {
-        std::iter::empty()
+        self.patches.iter().map(|(&index, patch)| (ChunkIndex(index), patch))
     }
 
     /// All nodes, inner ones first.
@@ -114,8 +127,10 @@ impl Manifest {
     /// # Errors
     /// [`LookupError::Missing`] if inner nodes have to be loaded first.
     pub fn node_refs(&self, nodes: &dyn NodeSource) -> Result<Vec<NodeRef>, LookupError> {
-        let _ = nodes;
-        todo!()
+        let inner = self.list.nodes.values().copied().filter(|_| self.list.inner);
+        let mut all: Vec<NodeRef> = inner.collect();
+        all.extend(self.list.leaf_refs(nodes)?.into_values());
+        Ok(all)
     }
 
     /// Every pack that the manifest or its nodes refer to.
@@ -123,33 +138,16 @@ impl Manifest {
     /// # Errors
     /// [`LookupError::Missing`] if nodes have to be loaded first (at most twice: inner nodes, then leaves).
     pub fn pack_ids(&self, nodes: &dyn NodeSource) -> Result<BTreeSet<PackId>, LookupError> {
-        let _ = nodes;
-        todo!()
-    }
-
-    /// Ranges of chunks (ascending, apart) whose content differs, or that only one of the two has.
-    ///
-    /// # Errors
-    /// [`LookupError::Missing`] if nodes have to be loaded first: only those that differ (at most twice: inner nodes, then leaves).
-    pub fn diff(&self, newer: &Self, nodes: &dyn NodeSource) -> Result<Vec<Range<u32>>, LookupError> {
-        let _ = (newer, nodes);
-        todo!()
-    }
-
-    /// The bytes of the manifest: head, body, hash.
-    ///
-    /// # Errors
-    /// If the identity exceeds the limits.
-    pub fn encode(&self) -> Result<Vec<u8>, FormatError> {
-        todo!()
-    }
-
-    /// Reads and checks a whole manifest.
-    ///
-    /// # Errors
-    /// If the bytes are damaged, contradict themselves or exceed a limit.
-    pub fn decode(bytes: &[u8]) -> Result<Self, FormatError> {
-        let _ = bytes;
-        todo!()
+        let mut packs = BTreeSet::new();
+        packs.extend(self.list.overlay.values().filter_map(Entry::pack));
+        packs.extend(self.list.nodes.values().map(|node| node.at.pack));
+        let mut missing = Missing::default();
+        for leaf in self.list.leaf_refs(nodes)?.values() {
+            packs.insert(leaf.at.pack);
+            if let Some(leaf) = missing.note(load(leaf, nodes))? {
+                packs.extend(leaf_entries(&leaf)?.iter().filter_map(Entry::pack));
+            }
+        }
+        missing.into_result(packs)
     }
 }

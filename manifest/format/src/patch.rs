@@ -7,6 +7,11 @@ use bytes::Bytes;
 use crate::entry::Entry;
 use crate::error::FormatError;
 use crate::ids::{ChunkId, ChunkIndex, Generation};
+use crate::limits::{
+    PAGE_SIZE_MIN, PATCH_BUDGET_BUSY_BYTES, PATCH_BUDGET_BYTES, PATCH_BUDGET_MAX_BYTES, PATCH_LEN_MAX_BYTES,
+    PATCH_OVERHEAD_BYTES,
+};
+use crate::update::Written;
 
 /// Bytes that differ from the stored version.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -81,22 +86,72 @@ pub struct PatchBudget {
 
 impl PatchBudget {
     /// For a database that commits now and then: 64 KiB.
-    pub const ORDINARY: Self = Self { bytes: crate::limits::PATCH_BUDGET_BYTES };
+    pub const ORDINARY: Self = Self { bytes: PATCH_BUDGET_BYTES };
     /// For a database that commits all the time: 32 KiB.
-    pub const BUSY: Self = Self { bytes: crate::limits::PATCH_BUDGET_BUSY_BYTES };
+    pub const BUSY: Self = Self { bytes: PATCH_BUDGET_BUSY_BYTES };
     /// No patches: every changed chunk goes into a pack.
     pub const NONE: Self = Self { bytes: 0 };
 
     /// Another budget, at most [`crate::limits::PATCH_BUDGET_MAX_BYTES`].
     pub fn of_bytes(bytes: u32) -> Self {
-        Self { bytes: bytes.min(crate::limits::PATCH_BUDGET_MAX_BYTES) }
+        Self { bytes: bytes.min(PATCH_BUDGET_MAX_BYTES) }
     }
 
     /// The budget, in bytes.
     pub fn bytes(self) -> u32 {
         self.bytes
     }
+
+    /// The largest patch that is worthwhile: one that leaves room for others.
+    pub(crate) fn patch_len_max(self) -> u32 {
+        PATCH_LEN_MAX_BYTES.min(self.bytes / 2)
+    }
 }
 
-/// Ranges of bytes of one chunk, ascending.
-pub(crate) type Ranges = Vec<Range<u32>>;
+impl Patch {
+    /// What it costs against the budget.
+    pub(crate) fn cost(&self) -> u64 {
+        u64::from(PATCH_OVERHEAD_BYTES) + self.ranges.iter().map(|range| range.bytes.len() as u64).sum::<u64>()
+    }
+
+    /// Takes the ranges of a chunk's new `content`, which the patch then need not keep alive.
+    pub(crate) fn new(id: ChunkId, touched: Generation, ranges: &[Range<u32>], content: &[u8]) -> Self {
+        let range = |range: &Range<u32>| PatchedRange {
+            offset: range.start,
+            bytes: Bytes::copy_from_slice(&content[range.start as usize..range.end as usize]),
+        };
+        Self { id, touched, ranges: ranges.iter().map(range).collect() }
+    }
+}
+
+/// What may differ from the stored version: what did before, what was written since, and what lies beyond the old end. Whole pages,
+/// ascending, not touching each other, none beyond `len`.
+pub(crate) fn patched_ranges(
+    old: Option<&Patch>,
+    old_len: u32,
+    written: &Written,
+    len: u32,
+    page_size: u32,
+) -> Vec<Range<u32>> {
+    let unit = page_size.max(PAGE_SIZE_MIN);
+    let mut ranges: Vec<Range<u32>> = match written {
+        Written::Unknown => return vec![0..len],
+        Written::Ranges(ranges) => ranges.clone(),
+    };
+    ranges.extend(old.iter().flat_map(|patch| &patch.ranges).map(|r| r.offset..r.offset + r.bytes.len() as u32));
+    ranges.push(old_len..len);
+    ranges.retain(|range| range.start < range.end && range.start < len);
+    for range in &mut ranges {
+        range.start -= range.start % unit;
+        range.end = range.end.checked_next_multiple_of(unit).unwrap_or(len).min(len);
+    }
+    ranges.sort_unstable_by_key(|range| range.start);
+    ranges.dedup_by(|next, kept| {
+        let touches = next.start <= kept.end;
+        if touches {
+            kept.end = kept.end.max(next.end);
+        }
+        touches
+    });
+    ranges
+}

@@ -1,4 +1,4 @@
-//! From one manifest to the next: the copier's entry point; `patch` decides what stays inline, `fold` what goes into nodes.
+//! From one manifest to the next: the copier's entry point and what it takes and gives; `step` does the work.
 
 use std::collections::{BTreeMap, HashMap};
 use std::hash::BuildHasher;
@@ -14,6 +14,7 @@ use crate::manifest::{Manifest, SourceState};
 use crate::node::{LookupError, Node, NodeRef, NodeSource};
 use crate::pack::Pack;
 use crate::patch::PatchBudget;
+use crate::step::Step;
 
 /// The next committed state of the database.
 #[derive(Clone, Debug)]
@@ -119,7 +120,9 @@ impl Manifest {
         chunks: &dyn ChunkSource,
         budget: PatchBudget,
     ) -> Result<Updated, UpdateError> {
-        let _ = (next, nodes, chunks, budget);
-        todo!()
+        let mut step = Step::new(self, next.source, nodes, chunks, budget)?;
+        step.apply(&next.changes)?;
+        step.evict()?;
+        step.finish()
     }
 }

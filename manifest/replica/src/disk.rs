@@ -1,5 +1,5 @@
 //! The disk cache: one file per frame, named by the hash of what it decodes to, in directories that several processes
-//! may share. [`crate::chunks`] looks here between memory and the store.
+//! may share. [`crate::frames`] looks here between memory and the store.
 //!
 //! A file holds the zstd frame as the store has it: half the space of the raw chunk, and nothing to compress again.
 //! There is no index: a name is a hash, a reader checks every byte against it, and the modification time (renewed when

@@ -1,5 +1,5 @@
 //! Single flight: of all readers that miss the same chunk at the same time one fetches it, the others wait for its
-//! result. Used by [`crate::chunks`] only.
+//! result. Used by [`crate::frames`] only.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -65,6 +65,13 @@ impl<K: Hash + Eq + Clone, V: Clone> InFlight<K, V> {
 }
 
 impl<K: Hash + Eq + Clone, V> Claim<K, V> {
+    /// Another one who waits for the result.
+    pub(crate) fn follow(&self) -> Follower<V> {
+        Follower {
+            receiver: self.sender.subscribe(),
+        }
+    }
+
     /// Hands the result to everybody who waits. What later callers should find must already be in the cache: from
     /// here on they no longer find this flight.
     pub(crate) fn finish(self, value: V) {

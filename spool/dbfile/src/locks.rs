@@ -75,7 +75,12 @@ pub fn probe_locks(fd: impl AsFd, bytes: LockBytes) -> io::Result<LockState> {
     Ok(LockState {
         pending: conflict(fd, libc::F_RDLCK, (bytes.pending(), 1))?.is_some(),
         reserved: conflict(fd, libc::F_RDLCK, (bytes.reserved(), 1))?.is_some(),
-        exclusive: conflict(fd, libc::F_RDLCK, (bytes.shared_first(), LockBytes::SHARED_LEN))?.is_some(),
+        exclusive: conflict(
+            fd,
+            libc::F_RDLCK,
+            (bytes.shared_first(), LockBytes::SHARED_LEN),
+        )?
+        .is_some(),
         holder_pid: (first.l_pid > 0).then_some(first.l_pid),
     })
 }
@@ -89,7 +94,11 @@ pub fn probe_any_lock(fd: impl AsFd) -> io::Result<bool> {
 }
 
 /// The first lock that a lock of `kind` on `(start, len)` would meet; a length of 0 means "to the end of all files".
-fn conflict(fd: impl AsFd, kind: libc::c_int, (start, len): (u64, u64)) -> io::Result<Option<libc::flock>> {
+fn conflict(
+    fd: impl AsFd,
+    kind: libc::c_int,
+    (start, len): (u64, u64),
+) -> io::Result<Option<libc::flock>> {
     let mut probe = libc::flock {
         l_type: kind as libc::c_short,
         l_whence: libc::SEEK_SET as libc::c_short,

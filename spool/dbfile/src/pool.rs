@@ -26,7 +26,10 @@ pub struct FileId {
 impl FileId {
     /// Identity of the file that `metadata` describes.
     pub fn of(metadata: &fs::Metadata) -> Self {
-        Self { dev: metadata.dev(), ino: metadata.ino() }
+        Self {
+            dev: metadata.dev(),
+            ino: metadata.ino(),
+        }
     }
 }
 
@@ -87,7 +90,9 @@ fn close_unlocked(pool: &mut HashMap<FileId, Vec<File>>, id: FileId) {
     let Some(files) = pool.get(&id) else { return };
     // All of them see the same locks but their own, and these were released before they came here. That leaves a race with a stock
     // connection of this process that takes a lock between this look and the close: documented, the kernel has no remedy.
-    let locked = files.first().is_some_and(|file| probe_any_lock(file).unwrap_or(true));
+    let locked = files
+        .first()
+        .is_some_and(|file| probe_any_lock(file).unwrap_or(true));
     if !locked {
         pool.remove(&id);
     }
@@ -119,7 +124,10 @@ pub fn open(path: &Path, flags: OFlag, mode: u32) -> io::Result<Pooled> {
 /// When `fstat` fails; the file is closed then.
 pub fn adopt(file: File) -> io::Result<Pooled> {
     let id = FileId::of(&file.metadata()?);
-    Ok(Pooled { file: Some(file), id })
+    Ok(Pooled {
+        file: Some(file),
+        id,
+    })
 }
 
 /// How many descriptors wait in the pool (for `status` and tests).
@@ -138,14 +146,19 @@ fn take_waiting(path: &Path, flags: OFlag) -> Option<Pooled> {
     }
     let id = FileId::of(&fs::metadata(path).ok()?);
     let files = pool.get_mut(&id)?;
-    let at = files.iter().position(|file| access_mode(file) == Some(flags & OFlag::O_ACCMODE))?;
+    let at = files
+        .iter()
+        .position(|file| access_mode(file) == Some(flags & OFlag::O_ACCMODE))?;
     let file = files.swap_remove(at);
     if files.is_empty() {
         pool.remove(&id);
     } else {
         close_unlocked(&mut pool, id);
     }
-    Some(Pooled { file: Some(file), id })
+    Some(Pooled {
+        file: Some(file),
+        id,
+    })
 }
 
 fn access_mode(file: &File) -> Option<OFlag> {

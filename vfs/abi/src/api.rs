@@ -85,7 +85,7 @@ impl Api {
             ("log", table.log.is_some()),
             ("uri_boolean", table.uri_boolean.is_some()),
             ("uri_parameter", table.uri_parameter.is_some()),
-            ("malloc64", table.malloc64.is_some()),
+            ("malloc", table.malloc.is_some()),
         ] {
             if !present {
                 return Err(ApiError::Missing { function });
@@ -104,21 +104,35 @@ impl Api {
         unsafe { log(code.raw(), c"%s".as_ptr(), message.as_ptr()) }
     }
 
-    /// Copies a string into memory from the host's `sqlite3_malloc64`; NULs in it are dropped. NULL when that fails.
+    /// Copies a string into memory from the host's `sqlite3_malloc`; NULs in it are dropped. NULL when that fails.
     ///
     /// The result belongs to whom it is given to, who frees it with `sqlite3_free`.
     #[must_use]
     pub fn allocate_string(&self, text: &str) -> *mut c_char {
-        let Some(malloc64) = self.table.malloc64 else { return ptr::null_mut() };
+        // SAFETY: `new` was given a table, and this is it.
+        unsafe { Api::allocate_string_in(self.table, text) }
+    }
+
+    /// As [`Api::allocate_string`], for the error message of an entry point that was given a table which is too old.
+    ///
+    /// # Safety
+    /// `table` is NULL (then so is the result) or the table of a library that is still loaded.
+    #[must_use]
+    pub unsafe fn allocate_string_in(table: *const sqlite3_api_routines, text: &str) -> *mut c_char {
+        if table.is_null() {
+            return ptr::null_mut();
+        }
+        // SAFETY: this field is at a fixed place in every version since 3.0, and is read alone.
+        let Some(malloc) = (unsafe { ptr::addr_of!((*table).malloc).read() }) else { return ptr::null_mut() };
         let bytes = text.bytes().filter(|byte| *byte != 0);
-        let len = bytes.clone().count();
+        let Ok(size) = c_int::try_from(bytes.clone().count() + 1) else { return ptr::null_mut() };
         // SAFETY: a plain allocation; the result is checked for NULL below.
-        let memory = unsafe { malloc64(len as u64 + 1) }.cast::<u8>();
+        let memory = unsafe { malloc(size) }.cast::<u8>();
         if memory.is_null() {
             return ptr::null_mut();
         }
         for (at, byte) in bytes.chain([0]).enumerate() {
-            // SAFETY: `at` ranges over 0..=len, and len + 1 bytes were allocated.
+            // SAFETY: `at` stays below `size`, the number of bytes that were allocated.
             unsafe { memory.add(at).write(byte) }
         }
         memory.cast()
@@ -179,6 +193,14 @@ impl Api {
             Some(vfs_register) => unsafe { vfs_register(vfs, c_int::from(make_default)) },
             None => Code::ERROR.raw(),
         }
+    }
+}
+
+impl Api {
+    /// An address inside the library, for telling libraries apart and keeping them in memory.
+    #[must_use]
+    pub fn address(&self) -> *const std::ffi::c_void {
+        ptr::from_ref(self.table).cast()
     }
 }
 

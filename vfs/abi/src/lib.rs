@@ -27,5 +27,6 @@ pub use code::{Code, Result};
 pub use control::{FileControl, Pragma, StringSlot};
 pub use file::{DeviceCharacteristics, File, LockLevel, SyncFlags};
 pub use open::{Filename, OpenFlags, OpenRequest, Opened};
-pub use register::{RegisterError, register};
+pub use platform::random_u64;
+pub use register::{RegisterError, is_registered, register};
 pub use vfs::{Access, FullPathname, Vfs};

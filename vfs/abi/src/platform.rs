@@ -42,6 +42,15 @@ pub(crate) unsafe fn randomness(buffer: *mut c_char, len: c_int) -> c_int {
     c_int::try_from(filled).unwrap_or(c_int::MAX)
 }
 
+/// A number that nobody can guess, for the names of temporary files.
+#[must_use]
+pub fn random_u64() -> u64 {
+    let mut bytes = [0u8; 8];
+    // SAFETY: eight bytes of our own.
+    unsafe { randomness(bytes.as_mut_ptr().cast(), 8) };
+    u64::from_ne_bytes(bytes)
+}
+
 /// # Safety
 /// `path` is NULL or NUL-terminated. Runs the library's constructors, as loading one does.
 pub(crate) unsafe fn dl_open(path: *const c_char) -> *mut c_void {

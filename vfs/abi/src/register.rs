@@ -78,3 +78,11 @@ pub fn register<V: Vfs>(
         code => Err(RegisterError::Refused { code }),
     }
 }
+
+/// Did this copy of the code register a VFS of that type under that name in that library?
+#[must_use]
+pub fn is_registered<V: Vfs>(api: Api, name: &CStr) -> bool {
+    let known = api.vfs_find(name);
+    let ours = REGISTERED.lock().unwrap_or_else(PoisonError::into_inner);
+    !known.is_null() && ours.contains(&(known.addr(), TypeId::of::<V>()))
+}

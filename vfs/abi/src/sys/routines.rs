@@ -6,8 +6,8 @@
 use super::sqlite3_vfs;
 use std::ffi::{c_char, c_int, c_void};
 
-/// A function that nobody calls from here.
-type Slot = *const c_void;
+/// A function that nobody calls from here; as wide as a pointer, but free to cross threads.
+type Slot = usize;
 
 /// The table's first 249 entries: what SQLite 3.31 has, as far as `filename_wal`.
 #[repr(C)]
@@ -18,7 +18,9 @@ pub struct sqlite3_api_routines {
     _free_table: [Slot; 8],
     /// `sqlite3_libversion_number`
     pub libversion_number: Option<unsafe extern "C" fn() -> c_int>,
-    _malloc: [Slot; 73],
+    /// `sqlite3_malloc`
+    pub malloc: Option<unsafe extern "C" fn(c_int) -> *mut c_void>,
+    _mprintf: [Slot; 72],
     /// `sqlite3_vfs_find`
     pub vfs_find: Option<unsafe extern "C" fn(*const c_char) -> *mut sqlite3_vfs>,
     /// `sqlite3_vfs_register`
@@ -32,10 +34,7 @@ pub struct sqlite3_api_routines {
     _uri_int64: [Slot; 1],
     /// `sqlite3_uri_parameter`
     pub uri_parameter: Option<unsafe extern "C" fn(*const c_char, *const c_char) -> *const c_char>,
-    _xvsnprintf: [Slot; 7],
-    /// `sqlite3_malloc64`
-    pub malloc64: Option<unsafe extern "C" fn(u64) -> *mut c_void>,
-    _msize: [Slot; 48],
+    _xvsnprintf: [Slot; 56],
     /// `sqlite3_filename_database`
     pub filename_database: Option<unsafe extern "C" fn(*const c_char) -> *const c_char>,
     _filename_journal: [Slot; 2],

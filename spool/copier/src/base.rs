@@ -1,0 +1,213 @@
+//! The manifest that the next one is built upon, as it is in the store, and the objects it refers to; used by `pass` and `catchup`.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::{StreamExt, TryStreamExt, stream};
+use verneuil_format::limits::NODE_LEN_MAX_BYTES;
+use verneuil_format::{
+    CHUNK_LEN_BYTES, ChunkId, ChunkIndex, Entry, FrameRef, Generation, HEAD_LEN_BYTES, Head, Identity, LookupError, Manifest, NextState,
+    Node, NodeId, NodeRef, Pack, PatchBudget, Stored, UpdateError, Updated, decode_frame, manifest_key, pack_key,
+};
+use verneuil_store::{Condition, ETag, ErrorKind, GetOptions, Got, Space, Store, StoreError};
+
+use crate::error::CopyError;
+
+/// Requests of one publication that are under way at once: enough to hide the latency of a store, few enough that 4 MiB each stay small.
+pub(crate) const REQUESTS_AT_ONCE: usize = 4;
+/// Decoded nodes kept per database, 80 KiB each: the chunk list of 4 GiB. Beyond, they are read again when needed.
+const NODES_MAX: usize = 64;
+
+/// The last manifest, and what was loaded of its chunk list.
+#[derive(Debug)]
+pub(crate) struct Base {
+    key: String,
+    manifest: Manifest,
+    /// Version of the manifest in the store; `None` while there is none.
+    etag: Option<ETag>,
+    nodes: HashMap<NodeId, Arc<Node>>,
+}
+
+impl Base {
+    /// Copier step 1: loads the last manifest. The flag says whether there was one to build upon.
+    pub(crate) async fn load(store: &Store, identity: Identity) -> Result<(Self, bool), CopyError> {
+        let key = manifest_key(&identity.host, &identity.path);
+        let (manifest, etag, found) = match store.get(Space::Manifests, &key, GetOptions::default()).await {
+            Ok(Got::Object { body, etag, .. }) => match Manifest::decode(&body) {
+                Ok(manifest) => (manifest.with_identity(identity), Some(etag), true),
+                Err(error) => {
+                    tracing::warn!(key, %error, "the manifest in the store is damaged: the database is uploaded afresh");
+                    (Manifest::empty_after(identity, generation_of(&body)), Some(etag), false)
+                }
+            },
+            // An unconditional GET is never answered "not modified"; a store that does is treated as one that has no manifest.
+            Ok(Got::NotModified) => (Manifest::empty(identity), None, false),
+            Err(error) if error.is_not_found() => (Manifest::empty(identity), None, false),
+            Err(error) => return Err(error.into()),
+        };
+        Ok((Self { key, manifest, etag, nodes: HashMap::new() }, found))
+    }
+
+    /// The manifest in the store (or an empty one).
+    pub(crate) fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+
+    /// Whether the store has it.
+    pub(crate) fn is_published(&self) -> bool {
+        self.etag.is_some() && self.manifest.generation().0 > 0
+    }
+
+    /// Forgets what the store's manifest refers to, so that the next one names only what is uploaded from now on. Generations go on.
+    pub(crate) fn start_afresh(&mut self) {
+        self.manifest = Manifest::empty_after(self.manifest.identity().clone(), self.manifest.generation());
+        self.nodes.clear();
+    }
+
+    /// Ids of the current content of these chunks (`None` beyond the end).
+    pub(crate) async fn chunk_ids(&mut self, store: &Store, indexes: &[u32]) -> Result<Vec<Option<ChunkId>>, CopyError> {
+        loop {
+            let missing = {
+                let mut ids = Vec::with_capacity(indexes.len());
+                let mut missing = Vec::new();
+                for &index in indexes {
+                    match self.manifest.chunk(ChunkIndex(index), &self.nodes) {
+                        Ok(view) => ids.push((view.len > 0).then_some(view.id)),
+                        Err(LookupError::Missing(nodes)) => missing.extend(nodes),
+                        Err(LookupError::Format(error)) => return Err(lost(error)),
+                    }
+                }
+                if missing.is_empty() {
+                    return Ok(ids);
+                }
+                missing
+            };
+            self.load_nodes(store, missing).await?;
+        }
+    }
+
+    /// The manifest after this one, with what has to be uploaded before it.
+    pub(crate) async fn next(&mut self, store: &Store, next: &NextState, budget: PatchBudget) -> Result<Updated, CopyError> {
+        let mut chunks: HashMap<ChunkId, Bytes> = HashMap::new();
+        loop {
+            match self.manifest.update(next, &self.nodes, &chunks, budget) {
+                Ok(updated) => return Ok(updated),
+                Err(UpdateError::NeedNodes(nodes)) => self.load_nodes(store, nodes).await?,
+                Err(UpdateError::NeedChunks(needed)) => {
+                    for (id, raw) in load_chunks(store, needed).await? {
+                        chunks.insert(id, raw);
+                    }
+                }
+                Err(UpdateError::Format(error)) => return Err(error.into()),
+                Err(error @ UpdateError::WrongLength { .. }) => return Err(CopyError::Worker(error.to_string())),
+            }
+        }
+    }
+
+    /// Copier step 10, first part: packs, then the manifest, which must replace the one that this is (P6: a manifest names only what is there).
+    pub(crate) async fn publish(&mut self, store: &Store, updated: Updated) -> Result<(), CopyError> {
+        put_packs(store, updated.packs).await?;
+        let body = Bytes::from(updated.manifest.encode()?);
+        let condition = match &self.etag {
+            Some(etag) => Condition::Matches(etag.clone()),
+            None => Condition::Absent,
+        };
+        let etag = match store.put(Space::Manifests, &self.key, body, condition).await {
+            Ok(etag) => etag,
+            Err(error) if error.kind == ErrorKind::PreconditionFailed => self.recognise_own(store, &updated.manifest, error).await?,
+            Err(error) => return Err(error.into()),
+        };
+        self.manifest = updated.manifest;
+        self.etag = Some(etag);
+        if self.nodes.len() + updated.nodes.len() > NODES_MAX {
+            self.nodes.clear();
+        }
+        self.nodes.extend(updated.nodes.into_iter().map(|(reference, node)| (reference.id, node)));
+        Ok(())
+    }
+
+    /// After a refused PUT: an earlier attempt of it may have succeeded and its answer been lost. Then the manifest there is this one.
+    async fn recognise_own(&self, store: &Store, ours: &Manifest, refused: StoreError) -> Result<ETag, CopyError> {
+        let Got::Object { body, etag, .. } = store.get(Space::Manifests, &self.key, GetOptions::default()).await? else {
+            return Err(refused.into());
+        };
+        let theirs = Manifest::decode(&body)?;
+        if theirs == *ours {
+            return Ok(etag);
+        }
+        if theirs.identity().instance == ours.identity().instance {
+            // Ours too, from an earlier publication that looked like a failure: the next try builds upon it.
+            return Err(refused.into());
+        }
+        Err(CopyError::Claimed {
+            key: self.key.clone(),
+            other: theirs.identity().instance.iter().map(|byte| format!("{byte:02x}")).collect(),
+            generation: theirs.generation().0,
+        })
+    }
+
+    async fn load_nodes(&mut self, store: &Store, nodes: Vec<NodeRef>) -> Result<(), CopyError> {
+        // A whole chunk list at once is more than the bound; it is emptied again after the publication.
+        let loaded: Vec<(NodeId, Arc<Node>)> = stream::iter(nodes)
+            .map(|reference| async move {
+                let raw = get_frame(store, reference.at, NODE_LEN_MAX_BYTES as usize).await?;
+                let node = Node::decode(&reference, &raw).map_err(lost)?;
+                Ok::<_, CopyError>((reference.id, Arc::new(node)))
+            })
+            .buffer_unordered(REQUESTS_AT_ONCE)
+            .try_collect()
+            .await?;
+        self.nodes.extend(loaded);
+        Ok(())
+    }
+}
+
+/// Uploads packs; when it returns, all of them are in the store.
+pub(crate) async fn put_packs(store: &Store, packs: Vec<Pack>) -> Result<(), CopyError> {
+    stream::iter(packs)
+        .map(|pack| async move {
+            // Content-addressed: writing it again writes the same.
+            store.put(Space::Chunks, &pack_key(pack.id), Bytes::from(pack.body), Condition::None).await.map(drop)
+        })
+        .buffer_unordered(REQUESTS_AT_ONCE)
+        .try_collect::<()>()
+        .await?;
+    Ok(())
+}
+
+async fn load_chunks(store: &Store, needed: Vec<(ChunkIndex, Entry)>) -> Result<Vec<(ChunkId, Bytes)>, CopyError> {
+    let frames = needed.into_iter().filter_map(|(_, entry)| match entry.stored {
+        Stored::Frame(frame) => Some((entry, frame)),
+        Stored::Zero => None,
+    });
+    stream::iter(frames)
+        .map(|(entry, frame)| async move {
+            let raw = get_frame(store, frame, CHUNK_LEN_BYTES as usize).await?;
+            entry.verify(&raw).map_err(lost)?;
+            Ok((entry.id, Bytes::from(raw)))
+        })
+        .buffer_unordered(REQUESTS_AT_ONCE)
+        .try_collect()
+        .await
+}
+
+async fn get_frame(store: &Store, frame: FrameRef, raw_len_max: usize) -> Result<Vec<u8>, CopyError> {
+    let range = u64::from(frame.offset)..u64::from(frame.offset) + u64::from(frame.len);
+    let body = match store.get(Space::Chunks, &pack_key(frame.pack), GetOptions::range(range)).await {
+        Ok(Got::Object { body, .. }) => body,
+        Ok(Got::NotModified) => Bytes::new(),
+        Err(error) if error.is_not_found() => return Err(lost(error)),
+        Err(error) => return Err(error.into()),
+    };
+    decode_frame(&body, raw_len_max).map_err(|error| lost(format!("{} at {}: {error}", pack_key(frame.pack), frame.offset)))
+}
+
+fn lost(cause: impl std::fmt::Display) -> CopyError {
+    CopyError::BaseLost { cause: cause.to_string() }
+}
+
+fn generation_of(damaged: &[u8]) -> Generation {
+    let head = damaged.get(..HEAD_LEN_BYTES as usize).unwrap_or(damaged);
+    Head::decode(head).map_or(Generation(0), |head| head.generation)
+}

@@ -1,0 +1,104 @@
+//! What can stop a publication: made by `base`, `catchup` and `pass`; shown by `service` (log, last error) and `flush`.
+
+use std::io;
+use std::path::PathBuf;
+
+use verneuil_format::FormatError;
+use verneuil_spool::SpoolError;
+use verneuil_store::StoreError;
+
+/// Why a database could not be published this time. What was committed stays in the database and in the spool, and is tried again.
+#[derive(Debug, thiserror::Error)]
+pub enum CopyError {
+    /// A request to the store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The spool failed.
+    #[error(transparent)]
+    Spool(#[from] SpoolError),
+    /// The database file can't be read.
+    #[error("cannot read the database {}: {source}; check that it is there and readable", path.display())]
+    Database {
+        /// Which database.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A limit of the format.
+    #[error("cannot describe the database: {0}; this is a limit of the format or damage in the store")]
+    Format(#[from] FormatError),
+    /// An object that the last manifest refers to is missing or damaged. The next try uploads the database afresh.
+    #[error("the store's last manifest can't be built upon: {cause}; everything is uploaded again")]
+    BaseLost {
+        /// What is wrong with which object.
+        cause: String,
+    },
+    /// Somebody else writes the manifest of this database.
+    #[error(
+        "another source publishes {key} (instance {other}, generation {generation}): give one of the two hosts a `hostname` of its own, then restart this one"
+    )]
+    Claimed {
+        /// Key of the manifest.
+        key: String,
+        /// The other's instance id, in hex.
+        other: String,
+        /// Generation of its manifest.
+        generation: u64,
+    },
+    /// A background thread was lost.
+    #[error("a worker thread of the copier failed: {0}; this is a bug, please report it")]
+    Worker(String),
+}
+
+/// What keeps a database from being published for the moment. Nobody failed; somebody has to finish first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Blocked {
+    /// A writer died in the middle of a transaction.
+    #[error(
+        "its journal is hot: a writer died in the middle of a transaction; open the database once with sqlite, which rolls it back"
+    )]
+    HotJournal,
+    /// Somebody holds PENDING or EXCLUSIVE.
+    #[error("a write transaction is open: end it and try again")]
+    Writing,
+    /// The file changed under every look at it.
+    #[error("it changes faster than it can be read: try again when its writers leave a gap")]
+    Moving,
+    /// The database is in WAL mode.
+    #[error("it is in WAL mode, which is not replicated: PRAGMA journal_mode=DELETE makes it replicable")]
+    Wal,
+}
+
+/// Why a flush can't say that everything is in the store.
+#[derive(Debug, thiserror::Error)]
+pub enum FlushError {
+    /// A publication failed.
+    #[error("{0}")]
+    Failed(CopyError),
+    /// Something was in the way for as long as a flush waits.
+    #[error("{0}")]
+    Blocked(Blocked),
+    /// The spool is not usable, so that nobody knows what is pending.
+    #[error("it is not replicated at the moment: {0}")]
+    Unreplicated(String),
+    /// Another process serves the database, and did not get it done.
+    #[error("another process is its copier and has not published what was pending after {waited_s} s{}", last_error.as_ref().map(|e| format!("; its last error: {e}")).unwrap_or_default())]
+    OtherCopier {
+        /// How long the flush waited, in seconds.
+        waited_s: u64,
+        /// What that process said last.
+        last_error: Option<String>,
+    },
+    /// The database file is gone, with commits pending.
+    #[error("the database file is gone: what it had not uploaded is lost; the store keeps its last snapshot")]
+    Gone,
+    /// The copier of this process has ended.
+    #[error("the copier of this process has stopped: {0}")]
+    Stopped(String),
+}
+
+impl From<CopyError> for FlushError {
+    fn from(error: CopyError) -> Self {
+        Self::Failed(error)
+    }
+}

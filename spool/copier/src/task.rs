@@ -1,0 +1,199 @@
+//! One database's life with the copier: waits for commits and requests, paces manifests, backs off; `service` starts it, `pass` does the work.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{Notify, mpsc};
+use tokio::time::{Instant, sleep_until, timeout_at};
+use verneuil_format::Identity;
+use verneuil_spool::{Database, DatabaseInfo, Spool};
+
+use crate::error::{Blocked, CopyError, FlushError};
+use crate::flush::{self, FLUSH_PATIENCE};
+use crate::pass::{Outcome, Parked, Pass};
+use crate::service::{FlushRequest, Shared};
+
+/// How often a database that the application has open is looked at although nobody said that something happened: leftovers of dead writers,
+/// commits of other processes and of other VFSes. Local work only.
+const POLL_PERIOD: Duration = Duration::from_secs(5);
+/// First pause after a failure; doubled up to [`BACKOFF_MAX`], with jitter.
+const BACKOFF_FIRST: Duration = Duration::from_secs(1);
+/// Longest pause after failures: what a store that comes back may have to wait for.
+const BACKOFF_MAX: Duration = Duration::from_secs(30);
+/// Pause when a writer or another copier is in the way.
+const BLOCKED_PAUSE: Duration = Duration::from_millis(250);
+
+/// What a try has come to.
+enum Tried {
+    Outcome(Outcome),
+    /// Another copier holds the lock.
+    Elsewhere,
+    Failed(CopyError),
+}
+
+pub(crate) struct Task {
+    shared: Arc<Shared>,
+    spool: Spool,
+    path: PathBuf,
+    info: DatabaseInfo,
+    wake: Arc<Notify>,
+    parked: Option<Parked>,
+    failures: u32,
+    /// The last failure that was logged: the same one is not logged again and again.
+    complaint: Option<String>,
+}
+
+impl Task {
+    pub(crate) fn new(shared: Arc<Shared>, db: &Database, wake: Arc<Notify>) -> Self {
+        Self {
+            shared,
+            spool: db.spool().clone(),
+            path: db.path().to_owned(),
+            info: db.info().clone(),
+            wake,
+            parked: None,
+            failures: 0,
+            complaint: None,
+        }
+    }
+
+    /// Serves the database until the application has closed it and nothing is pending.
+    pub(crate) async fn run(mut self, mut inbox: mpsc::UnboundedReceiver<FlushRequest>) {
+        let mut next_try = Instant::now() + POLL_PERIOD;
+        loop {
+            // Woken by a commit, a request, or the clock.
+            let request = tokio::select! {
+                biased;
+                request = inbox.recv() => match request {
+                    Some(request) => Some(request),
+                    None => return,
+                },
+                () = self.wake.notified() => None,
+                () = sleep_until(next_try) => None,
+            };
+            let request = match request {
+                Some(request) => Some(request),
+                None => self.hold_back(&mut inbox).await,
+            };
+            let db = match self.shared.open_database(&self.path) {
+                Some(db) => db,
+                // The application has closed it; what it left is still to be shipped.
+                None => Database::open(&self.spool, &self.path, self.info.clone()),
+            };
+            let tried = match request {
+                Some(request) => self.flush(&db, &request).await,
+                None => self.attempt(&db, false).await,
+            };
+            drop(db);
+            next_try = Instant::now() + self.pause_after(&tried);
+            if matches!(tried, Tried::Outcome(Outcome::Published)) {
+                // There may be more; the interval holds it back.
+                self.wake.notify_one();
+            } else if matches!(tried, Tried::Outcome(Outcome::Idle)) && self.shared.leave(&self.path) {
+                return;
+            }
+        }
+    }
+
+    /// The first commit after a pause goes out at once; otherwise waits until the interval is over, unless somebody asks for a flush.
+    async fn hold_back(&self, inbox: &mut mpsc::UnboundedReceiver<FlushRequest>) -> Option<FlushRequest> {
+        let published_at = self.parked.as_ref().and_then(Parked::published_at)?;
+        let due = Instant::from_std(published_at) + self.shared.interval();
+        timeout_at(due, inbox.recv()).await.ok().flatten()
+    }
+
+    fn pause_after(&mut self, tried: &Tried) -> Duration {
+        match tried {
+            Tried::Outcome(Outcome::Blocked(Blocked::Writing | Blocked::Moving)) | Tried::Elsewhere => BLOCKED_PAUSE,
+            Tried::Outcome(_) => {
+                self.failures = 0;
+                POLL_PERIOD
+            }
+            Tried::Failed(_) => {
+                self.failures = self.failures.saturating_add(1);
+                let limit = BACKOFF_FIRST.saturating_mul(1 << (self.failures - 1).min(8)).min(BACKOFF_MAX);
+                // Half of it at least, so that a store that is away is not hammered.
+                limit / 2 + limit.mul_f64(fastrand::f64() / 2.0)
+            }
+        }
+    }
+
+    /// One turn: takes the copier's lock, advances as far as possible, leaves the lock.
+    async fn attempt(&mut self, db: &Arc<Database>, is_explicit: bool) -> Tried {
+        let Some(target) = self.shared.targets(db).into_iter().next() else { return Tried::Outcome(Outcome::Idle) };
+        // Never closed, so that acquiring can't fail.
+        let _permit = self.shared.publishing.acquire().await;
+        let lock = match db.lock_copier() {
+            Ok(Some(lock)) => lock,
+            Ok(None) => return Tried::Elsewhere,
+            Err(error) => return self.failed(error.into()),
+        };
+        let identity = identity(db, lock.instance_id());
+        let store = match self.shared.store(&target, is_explicit).await {
+            Ok(store) => store,
+            Err(error) => return self.failed(error.into()),
+        };
+        let mut pass = Pass::new(db.clone(), lock, identity, self.shared.interval(), self.parked.take());
+        let result = pass.advance(&store).await;
+        let tried = match result {
+            Ok(outcome) => {
+                if self.complaint.take().is_some() {
+                    pass.note_error(None);
+                }
+                Tried::Outcome(outcome)
+            }
+            Err(error) => {
+                pass.note_error(Some(&error.to_string()));
+                self.failed(error)
+            }
+        };
+        self.parked = Some(pass.park());
+        tried
+    }
+
+    fn failed(&mut self, error: CopyError) -> Tried {
+        let text = error.to_string();
+        if self.complaint.as_ref() != Some(&text) {
+            tracing::warn!(db = %self.path.display(), error = %text, "not published; trying again");
+            self.complaint = Some(text);
+        }
+        Tried::Failed(error)
+    }
+
+    async fn flush(&mut self, db: &Arc<Database>, request: &FlushRequest) -> Tried {
+        let deadline = Instant::now() + FLUSH_PATIENCE;
+        loop {
+            let tried = self.attempt(db, true).await;
+            let answer = match &tried {
+                Tried::Outcome(Outcome::Idle | Outcome::Published) => Ok(()),
+                Tried::Outcome(Outcome::Blocked(Blocked::Writing | Blocked::Moving)) if Instant::now() < deadline => {
+                    tokio::time::sleep(BLOCKED_PAUSE).await;
+                    continue;
+                }
+                Tried::Outcome(Outcome::Blocked(blocked)) => Err(FlushError::Blocked(*blocked)),
+                Tried::Elsewhere => match flush::wait_for_other_copier(db).await {
+                    Ok(flush::Other::Published) => Ok(()),
+                    // It has left the lock with something pending: it is ours now.
+                    Ok(flush::Other::Left) => continue,
+                    Err(error) => Err(error),
+                },
+                Tried::Failed(error) => Err(FlushError::of(error)),
+            };
+            // Whoever asked may have gone.
+            drop(request.answer.send(answer));
+            return tried;
+        }
+    }
+}
+
+/// Who the manifests of `db` are by.
+pub(crate) fn identity(db: &Database, instance: [u8; 16]) -> Identity {
+    use std::os::unix::ffi::OsStrExt;
+    Identity {
+        software_version: concat!("verneuil ", env!("CARGO_PKG_VERSION")).to_owned(),
+        host: db.info().hostname.clone(),
+        path: db.path().as_os_str().as_bytes().to_vec(),
+        instance,
+    }
+}

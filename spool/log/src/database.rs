@@ -1,0 +1,283 @@
+//! One replicated database of this process: shared by its connections (`writer`) and its copier (`drain`), found again by path. Keeps what
+//! goes wrong away from the application.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::SeqCst;
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError, RwLock, Weak};
+use std::time::{Duration, Instant, SystemTime};
+
+use verneuil_config::TargetConfig;
+
+use crate::control::LogHead;
+use crate::error::SpoolError;
+use crate::folder::{Folder, read_record};
+use crate::spool::Spool;
+
+/// How long a spool that could not be used is left alone. Short enough to resume soon, long enough that a commit's average cost stays nil.
+const RETRY_PERIOD: Duration = Duration::from_secs(5);
+
+/// What is recorded beside a database, so that its spool can be flushed without the application.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DatabaseInfo {
+    /// Name of this host in the store.
+    pub hostname: String,
+    /// Where the database is replicated to.
+    pub targets: Vec<TargetConfig>,
+}
+
+/// What to call when something becomes pending.
+pub type Waker = Arc<dyn Fn() + Send + Sync>;
+
+/// One replicated database in this process.
+pub struct Database {
+    spool: Spool,
+    path: PathBuf,
+    info: DatabaseInfo,
+    folder: RwLock<Option<Arc<Folder>>>,
+    health: Mutex<Health>,
+    /// Whether `health` holds a trouble: saves the mutex on the way of every commit.
+    troubled: AtomicBool,
+    /// A transaction went by unspooled: the next one that can says that everything is to do.
+    missed: AtomicBool,
+    /// The waker was called and nobody has looked since.
+    signalled: AtomicBool,
+    waker: RwLock<Option<Waker>>,
+}
+
+#[derive(Debug, Default)]
+struct Health {
+    trouble: Option<String>,
+    retry_at: Option<Instant>,
+}
+
+/// What the spool of a database holds at one moment, for whoever waits for another process' copier.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Progress {
+    /// Where the next record goes.
+    pub head: LogHead,
+    /// Epoch: odd while a transaction writes, or after a writer died.
+    pub epoch: u64,
+    /// Epoch whose leftovers have been published.
+    pub settled_epoch: u64,
+    /// Change counter after the last transaction of ours, if there was one.
+    pub last_cc: Option<u32>,
+    /// Oldest generation whose log is still there, if it is older than the current one.
+    pub sealed: Option<u32>,
+    /// Whether chunks wait to be claimed by the copier.
+    pub todo: bool,
+    /// Number of chunks that are claimed and not yet published; `None` for all.
+    pub inflight: Option<u64>,
+    /// Whether any chunk is dirty.
+    pub dirty: bool,
+    /// Generation of the last published manifest.
+    pub published_generation: u64,
+}
+
+type Registry = Mutex<HashMap<(Spool, PathBuf), Weak<Database>>>;
+static REGISTRY: LazyLock<Registry> = LazyLock::new(Mutex::default);
+
+impl fmt::Debug for Database {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Database")
+            .field("path", &self.path)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Database {
+    /// The database at `path` (absolute, canonical); the same one for every caller of the process.
+    ///
+    /// Never fails: if the spool can't be used, the database is unreplicated ([`Database::trouble`] says why), and the spool is tried again
+    /// at a later transaction.
+    pub fn open(spool: &Spool, path: &Path, info: DatabaseInfo) -> Arc<Self> {
+        let mut registry = registry();
+        let key = (spool.clone(), path.to_owned());
+        if let Some(found) = registry.get(&key).and_then(Weak::upgrade) {
+            return found;
+        }
+        registry.retain(|_, weak| weak.strong_count() > 0);
+        let database = Arc::new(Self::new(spool, path, info));
+        registry.insert(key, Arc::downgrade(&database));
+        drop(registry);
+        database.folder_for_writer();
+        database
+    }
+
+    /// The database whose folder in the spool is `folder`, which another process has made. Creates nothing.
+    ///
+    /// # Errors
+    /// When the folder is not a database's, or of another boot.
+    pub fn open_existing(spool: &Spool, folder: &Path) -> Result<Arc<Self>, SpoolError> {
+        let (path, info) = read_record(folder)?;
+        if let Some(found) = registry()
+            .get(&(spool.clone(), path.clone()))
+            .and_then(Weak::upgrade)
+        {
+            return Ok(found);
+        }
+        let opened = spool.open_folder(folder)?;
+        let database = Self::new(spool, &path, info);
+        *database
+            .folder
+            .write()
+            .unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(opened));
+        Ok(Arc::new(database))
+    }
+
+    fn new(spool: &Spool, path: &Path, info: DatabaseInfo) -> Self {
+        Self {
+            spool: spool.clone(),
+            path: path.to_owned(),
+            info,
+            folder: RwLock::new(None),
+            health: Mutex::default(),
+            troubled: AtomicBool::new(false),
+            missed: AtomicBool::new(false),
+            signalled: AtomicBool::new(false),
+            waker: RwLock::new(None),
+        }
+    }
+
+    /// Its absolute, canonical path.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Host name and targets.
+    pub fn info(&self) -> &DatabaseInfo {
+        &self.info
+    }
+
+    /// The spool that it is in.
+    pub fn spool(&self) -> &Spool {
+        &self.spool
+    }
+
+    /// Why the last transaction was not spooled, or `None` while all is well.
+    pub fn trouble(&self) -> Option<String> {
+        if !self.troubled.load(SeqCst) {
+            return None;
+        }
+        self.health().trouble.clone()
+    }
+
+    /// Sets what to call when something becomes pending. It is called by the thread that commits, at most once until somebody calls
+    /// [`Database::arm`], so that commits in a row cost no system call.
+    pub fn set_waker(&self, waker: Waker) {
+        *self.waker.write().unwrap_or_else(PoisonError::into_inner) = Some(waker);
+    }
+
+    /// Lets the waker be called again. Call it before looking at what is pending, or the last commit may be missed.
+    pub fn arm(&self) {
+        self.signalled.store(false, SeqCst);
+    }
+
+    /// What the spool holds now; `None` while there is none.
+    ///
+    /// # Errors
+    /// When the control page can't be mapped or the folder not listed.
+    pub fn progress(&self) -> Result<Option<Progress>, SpoolError> {
+        self.folder().map(|folder| folder.progress()).transpose()
+    }
+
+    /// What the copier (of whatever process) last complained about, and when.
+    pub fn last_error(&self) -> Option<(SystemTime, String)> {
+        self.folder()?.last_error()
+    }
+
+    pub(crate) fn folder(&self) -> Option<Arc<Folder>> {
+        self.folder
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    /// The folder, attached now if it wasn't and the last attempt is long enough ago.
+    pub(crate) fn folder_for_writer(&self) -> Option<Arc<Folder>> {
+        if let Some(folder) = self.folder() {
+            return Some(folder);
+        }
+        if self.health().retry_at.is_some_and(|at| Instant::now() < at) {
+            return None;
+        }
+        self.attach(false)
+    }
+
+    /// Recovery: the control page has no name any more. Maps the new one (or makes it), with everything to do.
+    pub(crate) fn reattach(&self) -> Option<Arc<Folder>> {
+        *self.folder.write().unwrap_or_else(PoisonError::into_inner) = None;
+        self.attach(true)
+    }
+
+    fn attach(&self, need_everything: bool) -> Option<Arc<Folder>> {
+        match Folder::attach(&self.spool, &self.path, &self.info) {
+            Ok(folder) => {
+                if need_everything {
+                    folder.control.need_everything();
+                }
+                let folder = Arc::new(folder);
+                *self.folder.write().unwrap_or_else(PoisonError::into_inner) = Some(folder.clone());
+                self.health().retry_at = None;
+                // All is well only when a transaction has gone through: see `note_success`.
+                Some(folder)
+            }
+            Err(error) => {
+                self.health().retry_at = Some(Instant::now() + RETRY_PERIOD);
+                self.note_trouble(error.to_string());
+                None
+            }
+        }
+    }
+
+    pub(crate) fn note_trouble(&self, text: String) {
+        let mut health = self.health();
+        if health.trouble.as_ref() != Some(&text) {
+            tracing::warn!(db = %self.path.display(), error = %text, "not replicated for now");
+            health.trouble = Some(text);
+        }
+        self.troubled.store(true, SeqCst);
+    }
+
+    pub(crate) fn note_success(&self) {
+        if self.troubled.load(SeqCst) {
+            self.health().trouble = None;
+            self.troubled.store(false, SeqCst);
+            tracing::info!(db = %self.path.display(), "replicated again");
+        }
+    }
+
+    pub(crate) fn note_missed(&self) {
+        self.missed.store(true, SeqCst);
+    }
+
+    /// Whether a transaction went by unspooled since the last call.
+    pub(crate) fn take_missed(&self) -> bool {
+        self.missed.load(SeqCst) && self.missed.swap(false, SeqCst)
+    }
+
+    pub(crate) fn wake(&self) {
+        if self.signalled.swap(true, SeqCst) {
+            return;
+        }
+        // Cloned, so that no lock is held while a stranger's code runs.
+        let waker = self
+            .waker
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        if let Some(waker) = waker {
+            waker();
+        }
+    }
+
+    fn health(&self) -> MutexGuard<'_, Health> {
+        self.health.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn registry() -> MutexGuard<'static, HashMap<(Spool, PathBuf), Weak<Database>>> {
+    REGISTRY.lock().unwrap_or_else(PoisonError::into_inner)
+}

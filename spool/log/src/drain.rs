@@ -1,0 +1,420 @@
+//! The copier's side of the protocol: what it may do to the control page and the logs while it holds the database's lock file. Driven step by
+//! step by `verneuil-copier`.
+
+use std::fs::{File, TryLockError};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::{AcqRel, Acquire, Release, SeqCst};
+use std::sync::atomic::fence;
+
+use crate::chunks::ChunkSet;
+use crate::control::{CC_UNKNOWN, LogHead};
+use crate::database::{Database, Progress};
+use crate::error::SpoolError;
+use crate::folder::Folder;
+use crate::map::SEGMENT_CHUNKS;
+use crate::replay::Replay;
+use crate::spool::open_private;
+
+/// Chunks that the copier must read from the file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Need {
+    /// Every chunk.
+    All,
+    /// These.
+    Chunks(ChunkSet),
+}
+
+impl Need {
+    /// Whether nothing is needed.
+    pub fn is_empty(&self) -> bool {
+        matches!(self, Self::Chunks(set) if set.is_empty())
+    }
+
+    /// Whether `chunk` is needed.
+    pub fn contains(&self, chunk: u32) -> bool {
+        match self {
+            Self::All => true,
+            Self::Chunks(set) => set.contains(chunk),
+        }
+    }
+}
+
+/// A generation that takes no more records.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sealed {
+    /// Its number.
+    pub generation: u32,
+    /// Length of its log; `None` when the copier that sealed it didn't live to write it down.
+    pub len_bytes: Option<u32>,
+}
+
+/// The right to copy one database, of which there is one among all processes. Dropping it gives it up.
+#[derive(Debug)]
+pub struct CopierLock {
+    folder: Arc<Folder>,
+    _lock: File,
+}
+
+impl Database {
+    /// Tries to become the database's copier. Never waits; `None` when another copier lives, or there is no spool for now.
+    ///
+    /// # Errors
+    /// When the lock file can't be opened or locked.
+    pub fn lock_copier(&self) -> Result<Option<CopierLock>, SpoolError> {
+        let Some(mut folder) = self.folder_for_writer() else {
+            return Ok(None);
+        };
+        if !folder.is_current() {
+            match self.reattach() {
+                Some(attached) => folder = attached,
+                None => return Ok(None),
+            }
+        }
+        let path = folder.lock_path();
+        let lock = open_private(&path, false)?;
+        match lock.try_lock() {
+            Ok(()) => Ok(Some(CopierLock {
+                folder,
+                _lock: lock,
+            })),
+            Err(TryLockError::WouldBlock) => Ok(None),
+            Err(TryLockError::Error(error)) => Err(SpoolError::io("lock", &path)(error)),
+        }
+    }
+}
+
+impl Folder {
+    pub(crate) fn progress(&self) -> Result<Progress, SpoolError> {
+        let control = &self.control;
+        fence(SeqCst);
+        let head = control.head();
+        let header = control.map.header();
+        let (mut todo, mut dirty, mut inflight) = (header.todo_all.load(Acquire) != 0, false, 0);
+        control.each_segment(|_, segment| {
+            for word in 0..segment.dirty.len() {
+                todo |= segment.todo[word].load(Acquire) != 0;
+                dirty |= segment.dirty[word].load(Acquire) != 0;
+                inflight += u64::from(segment.inflight[word].load(Acquire).count_ones());
+            }
+        })?;
+        let sealed = self
+            .log_generations()?
+            .into_iter()
+            .find(|generation| *generation < head.generation);
+        let last_cc = control.last_cc();
+        Ok(Progress {
+            head,
+            epoch: control.epoch(),
+            settled_epoch: header.settled_epoch.load(Acquire),
+            last_cc: (last_cc != CC_UNKNOWN).then_some(last_cc as u32),
+            sealed,
+            todo,
+            inflight: (header.inflight_all.load(Acquire) == 0).then_some(inflight),
+            dirty,
+            published_generation: header.published_generation.load(Acquire),
+        })
+    }
+}
+
+impl CopierLock {
+    /// Whether the control page is still the one that writers see. If not, give up the lock and take it anew.
+    pub fn is_current(&self) -> bool {
+        self.folder.is_current()
+    }
+
+    /// Id of the spool: tells writers of one name in the store apart.
+    pub fn instance_id(&self) -> [u8; 16] {
+        self.folder.instance_id
+    }
+
+    /// Where the next record goes.
+    pub fn head(&self) -> LogHead {
+        self.folder.control.head()
+    }
+
+    /// Odd while a transaction writes, or after a writer died. Behind a fence: load it after the reads that it vouches for.
+    pub fn epoch(&self) -> u64 {
+        fence(SeqCst);
+        self.folder.control.epoch()
+    }
+
+    /// Change counter after the last transaction of ours; `None` before the first.
+    pub fn last_cc(&self) -> Option<u32> {
+        let cc = self.folder.control.last_cc();
+        (cc != CC_UNKNOWN).then_some(cc as u32)
+    }
+
+    /// What is pending, for messages.
+    ///
+    /// # Errors
+    /// As [`Database::progress`].
+    pub fn progress(&self) -> Result<Progress, SpoolError> {
+        self.folder.progress()
+    }
+
+    /// Copier step 2: `inflight |= todo`, then `todo &= ~claimed`.
+    ///
+    /// # Errors
+    /// When a segment can't be mapped; nothing is lost then.
+    pub fn claim(&self) -> Result<(), SpoolError> {
+        let header = self.folder.control.map.header();
+        if header.todo_all.load(Acquire) != 0 {
+            header.inflight_all.store(1, Release);
+            fence(SeqCst);
+            header.todo_all.store(0, Release);
+        }
+        self.folder.control.each_segment(|_, segment| {
+            for (todo, inflight) in segment.todo.iter().zip(&segment.inflight) {
+                let bits = todo.load(Acquire);
+                if bits != 0 {
+                    inflight.fetch_or(bits, AcqRel);
+                    todo.fetch_and(!bits, AcqRel);
+                }
+            }
+        })?;
+        fence(SeqCst);
+        Ok(())
+    }
+
+    /// Whether anything waits to be claimed. Behind a fence: the copier asks after the swap of the head (step 9).
+    ///
+    /// # Errors
+    /// When a segment can't be mapped.
+    pub fn has_todo(&self) -> Result<bool, SpoolError> {
+        fence(SeqCst);
+        let mut found = self.folder.control.map.header().todo_all.load(Acquire) != 0;
+        self.folder.control.each_segment(|_, segment| {
+            found |= segment.todo.iter().any(|word| word.load(Acquire) != 0)
+        })?;
+        Ok(found)
+    }
+
+    /// What is claimed and not yet published.
+    ///
+    /// # Errors
+    /// When a segment can't be mapped.
+    pub fn inflight(&self) -> Result<Need, SpoolError> {
+        fence(SeqCst);
+        if self.folder.control.map.header().inflight_all.load(Acquire) != 0 {
+            return Ok(Need::All);
+        }
+        self.collect(|segment, word| segment.inflight[word].load(Acquire))
+            .map(Need::Chunks)
+    }
+
+    /// The chunks whose dirty bits are set. Behind a fence.
+    ///
+    /// # Errors
+    /// When a segment can't be mapped.
+    pub fn dirty(&self) -> Result<ChunkSet, SpoolError> {
+        fence(SeqCst);
+        self.collect(|segment, word| segment.dirty[word].load(Acquire))
+    }
+
+    fn collect(
+        &self,
+        load: impl Fn(&crate::map::Segment, usize) -> u64,
+    ) -> Result<ChunkSet, SpoolError> {
+        let mut set = ChunkSet::default();
+        self.folder.control.each_segment(|first, segment| {
+            (0..segment.dirty.len()).for_each(|word| {
+                set.insert_word(first / SEGMENT_CHUNKS, word, load(segment, word))
+            });
+        })?;
+        Ok(set)
+    }
+
+    /// `inflight |= chunks`.
+    pub fn add_inflight(&self, chunks: &ChunkSet) {
+        // A chunk beyond what the control page describes is covered by the flag that needs no room.
+        if self.folder.control.add_inflight(chunks).is_err() {
+            self.need_everything();
+        }
+    }
+
+    /// `inflight = all`.
+    pub fn need_everything(&self) {
+        self.folder
+            .control
+            .map
+            .header()
+            .inflight_all
+            .store(1, Release);
+        fence(SeqCst);
+    }
+
+    /// Copier step 8: prepares the next log, and ends the current generation.
+    ///
+    /// The head moves by compare-and-swap in place of the protocol's swap, and its old value is stored just before: a copier that finds the
+    /// generation of a dead one then knows how long it was. It fails only when a writer has appended in between, so it ends.
+    ///
+    /// # Errors
+    /// When the next log can't be made; the current generation goes on then.
+    pub fn seal(&self) -> Result<Sealed, SpoolError> {
+        let control = &self.folder.control;
+        // Only the holder of the lock changes the generation.
+        let next = control.head().generation.checked_add(1).ok_or_else(|| {
+            SpoolError::unusable(
+                control.map.path(),
+                "has run out of generations; remove the spool's folder of this database",
+            )
+        })?;
+        let file = self.folder.prepare_log(next)?;
+        fence(SeqCst);
+        loop {
+            let head = control.head();
+            control.set_sealed(head);
+            if control.move_head(
+                head,
+                LogHead {
+                    generation: next,
+                    len_bytes: 0,
+                },
+            ) {
+                fence(SeqCst);
+                self.folder.hand_out_log(next, file);
+                return Ok(Sealed {
+                    generation: head.generation,
+                    len_bytes: Some(head.len_bytes),
+                });
+            }
+        }
+    }
+
+    /// Copier step 1: the sealed generation that a dead copier has left, if any. Logs that belong to no generation of this control page are
+    /// removed.
+    ///
+    /// # Errors
+    /// When the folder can't be read, or a log not be removed.
+    pub fn leftover(&self) -> Result<Option<Sealed>, SpoolError> {
+        let current = self.head().generation;
+        let mut found = None;
+        for generation in self.folder.log_generations()? {
+            if generation.checked_add(1) == Some(current) {
+                let sealed = self.folder.control.sealed();
+                let len_bytes = (sealed.generation == generation).then_some(sealed.len_bytes);
+                found = Some(Sealed {
+                    generation,
+                    len_bytes,
+                });
+            } else if generation != current {
+                self.folder.remove_log(generation)?;
+            }
+        }
+        Ok(found)
+    }
+
+    /// Reads a sealed generation whose length is known.
+    ///
+    /// # Errors
+    /// When its log is missing or damaged, or its length unknown: every chunk must be read from the file then.
+    pub fn replay(&self, sealed: Sealed) -> Result<Replay, SpoolError> {
+        let path = self.folder.log_path(sealed.generation);
+        let Some(len_bytes) = sealed.len_bytes else {
+            return Err(SpoolError::unusable(
+                &path,
+                "has a length that nobody knows",
+            ));
+        };
+        Replay::read(
+            &path,
+            LogHead {
+                generation: sealed.generation,
+                len_bytes,
+            },
+        )
+    }
+
+    /// Steps 1, 3 and 9: `inflight |= its chunks` (all of them when the log is bad), then deletes the generation.
+    ///
+    /// # Errors
+    /// When the log can't be removed.
+    pub fn hand_to_inflight(&self, sealed: Sealed) -> Result<(), SpoolError> {
+        let path = self.folder.log_path(sealed.generation);
+        let chunks = match sealed.len_bytes {
+            Some(_) => self.replay(sealed).map(|replay| replay.touched().clone()),
+            None => Replay::scan_chunks(&path, sealed.generation),
+        };
+        match chunks {
+            Ok(chunks) => self.add_inflight(&chunks),
+            Err(error) => {
+                tracing::warn!(%error, "a change log can't be used: the whole database will be read");
+                self.need_everything();
+            }
+        }
+        self.delete(sealed)
+    }
+
+    /// Deletes the log of a sealed generation.
+    ///
+    /// # Errors
+    /// When it can't be removed.
+    pub fn delete(&self, sealed: Sealed) -> Result<(), SpoolError> {
+        self.folder.remove_log(sealed.generation)
+    }
+
+    /// The last part of step 10: `inflight = 0`.
+    ///
+    /// # Errors
+    /// When a segment can't be mapped.
+    pub fn clear_inflight(&self) -> Result<(), SpoolError> {
+        fence(SeqCst);
+        self.folder.control.each_segment(|_, segment| {
+            segment
+                .inflight
+                .iter()
+                .for_each(|word| word.store(0, Release))
+        })?;
+        self.folder
+            .control
+            .map
+            .header()
+            .inflight_all
+            .store(0, Release);
+        fence(SeqCst);
+        Ok(())
+    }
+
+    /// Epoch whose leftover dirty chunks have been read in quiet mode and published.
+    pub fn settled_epoch(&self) -> u64 {
+        self.folder.control.map.header().settled_epoch.load(Acquire)
+    }
+
+    /// Records that everything dirty under `epoch` has been published.
+    pub fn set_settled_epoch(&self, epoch: u64) {
+        self.folder
+            .control
+            .map
+            .header()
+            .settled_epoch
+            .store(epoch, Release);
+    }
+
+    /// Generation of the last manifest that was published from this control page; 0 for none.
+    pub fn published_generation(&self) -> u64 {
+        self.folder
+            .control
+            .map
+            .header()
+            .published_generation
+            .load(Acquire)
+    }
+
+    /// Records the generation of a published manifest.
+    pub fn set_published_generation(&self, generation: u64) {
+        self.folder
+            .control
+            .map
+            .header()
+            .published_generation
+            .store(generation, Release);
+    }
+
+    /// Writes down why the copier could not go on, for whoever waits for it; `None` when it could.
+    ///
+    /// # Errors
+    /// When the file can't be written.
+    pub fn set_last_error(&self, text: Option<&str>) -> Result<(), SpoolError> {
+        self.folder.set_last_error(text)
+    }
+}

@@ -1,0 +1,350 @@
+//! The spool directory: root, instance id, one folder per boot, one per database in it (`folder`). Used by `database` and by `flush SPOOL`.
+//!
+//! Nothing here is ever synced to disk: state of another boot is ignored, so what a crash of the machine leaves behind is never read.
+
+use std::ffi::OsStr;
+use std::fs::{self, DirBuilder, File};
+use std::io::{self, ErrorKind, Read, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use verneuil_config::SpoolConfig;
+
+use crate::control::PageIdentity;
+use crate::error::SpoolError;
+use crate::folder::{Folder, folder_name};
+
+const INSTANCE_FILE: &str = "instance";
+const BOOT_PREFIX: &str = "boot-";
+const PRIVATE_DIR: u32 = 0o700;
+const PRIVATE_FILE: u32 = 0o600;
+
+/// A spool directory. Cheap to make and to clone: nothing on disk is touched before a database is opened.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Spool {
+    root: PathBuf,
+    permissions: u32,
+    boot_id: Option<[u8; 16]>,
+}
+
+/// What is in a spool of this boot.
+#[derive(Debug, Default)]
+pub struct SpoolContents {
+    /// Folders of the databases of this boot.
+    pub folders: Vec<PathBuf>,
+    /// Folders of other boots: their state is ignored.
+    pub other_boots: Vec<PathBuf>,
+}
+
+impl Spool {
+    /// The spool that the configuration describes. Touches no file.
+    pub fn new(config: &SpoolConfig) -> Self {
+        Self {
+            root: config.dir.clone(),
+            permissions: config.permissions,
+            boot_id: None,
+        }
+    }
+
+    /// The existing spool at `root`. Touches no file.
+    pub fn at(root: &Path) -> Self {
+        Self {
+            root: root.to_owned(),
+            permissions: PRIVATE_DIR,
+            boot_id: None,
+        }
+    }
+
+    /// The same spool as a machine with another boot id would see it.
+    #[must_use]
+    pub fn with_boot_id(self, boot_id: [u8; 16]) -> Self {
+        Self {
+            boot_id: Some(boot_id),
+            ..self
+        }
+    }
+
+    /// The spool's root directory.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// What is there. Creates nothing.
+    ///
+    /// # Errors
+    /// When the directory is missing, is no spool, or can't be read.
+    pub fn contents(&self) -> Result<SpoolContents, SpoolError> {
+        check_owned_directory(&self.root)?;
+        let entries = fs::read_dir(&self.root).map_err(SpoolError::io("read", &self.root))?;
+        let current = self.boot_dir()?;
+        let mut contents = SpoolContents::default();
+        if !self.root.join(INSTANCE_FILE).exists() {
+            return Err(SpoolError::unusable(
+                &self.root,
+                "is not a spool: no database has been replicated through it (check the path)",
+            ));
+        }
+        for entry in entries {
+            let path = entry.map_err(SpoolError::io("read", &self.root))?.path();
+            if path != current
+                && path
+                    .file_name()
+                    .is_some_and(|name| name.as_bytes().starts_with(BOOT_PREFIX.as_bytes()))
+            {
+                contents.other_boots.push(path);
+            }
+        }
+        match fs::read_dir(&current) {
+            Ok(entries) => {
+                for entry in entries {
+                    contents
+                        .folders
+                        .push(entry.map_err(SpoolError::io("read", &current))?.path());
+                }
+            }
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Err(error) => return Err(SpoolError::io("read", &current)(error)),
+        }
+        contents.folders.sort();
+        Ok(contents)
+    }
+
+    /// Removes the folders of other boots, as far as it can.
+    pub fn remove_other_boots(&self) {
+        for folder in self
+            .contents()
+            .map(|contents| contents.other_boots)
+            .unwrap_or_default()
+        {
+            if let Err(error) = fs::remove_dir_all(&folder) {
+                tracing::warn!(folder = %folder.display(), %error, "cannot remove what another boot left in the spool");
+            }
+        }
+    }
+
+    /// The folder of the database at `path`; created, with its parents, unless it is there.
+    pub(crate) fn create_folder(&self, path: &Path) -> Result<(PathBuf, PageIdentity), SpoolError> {
+        create_directory(&self.root, self.permissions, true)?;
+        check_owned_directory(&self.root)?;
+        let instance_id = self.instance_id()?;
+        let boot = self.boot_dir()?;
+        create_directory(&boot, PRIVATE_DIR, false)?;
+        let folder = boot.join(folder_name(path));
+        create_directory(&folder, PRIVATE_DIR, false)?;
+        Ok((
+            folder,
+            PageIdentity {
+                boot_id: self.this_boot()?,
+                instance_id,
+            },
+        ))
+    }
+
+    /// Opens the folder of a database that somebody has created.
+    pub(crate) fn open_folder(&self, folder: &Path) -> Result<Folder, SpoolError> {
+        let instance_id = self.read_instance_id()?;
+        Folder::open_existing(
+            folder,
+            PageIdentity {
+                boot_id: self.this_boot()?,
+                instance_id,
+            },
+        )
+    }
+
+    fn boot_dir(&self) -> Result<PathBuf, SpoolError> {
+        Ok(self
+            .root
+            .join(format!("{BOOT_PREFIX}{}", to_hex(&self.this_boot()?))))
+    }
+
+    fn this_boot(&self) -> Result<[u8; 16], SpoolError> {
+        if let Some(id) = self.boot_id {
+            return Ok(id);
+        }
+        let path = Path::new("/proc/sys/kernel/random/boot_id");
+        let text = fs::read_to_string(path).map_err(SpoolError::io("read", path))?;
+        from_hex(&text.replace('-', ""))
+            .ok_or_else(|| SpoolError::unusable(path, "holds no boot id"))
+    }
+
+    /// The id that tells writers of one name in the store apart; made when the spool is, and kept over reboots.
+    fn instance_id(&self) -> Result<[u8; 16], SpoolError> {
+        match self.read_instance_id() {
+            Err(error) if error.is_not_found() => {}
+            other => return other,
+        }
+        let random = random_bytes()?;
+        let path = self.root.join(INSTANCE_FILE);
+        // Linked and not renamed: of two processes that start at once, the first one's stays.
+        publish_file(
+            &path,
+            &self.root,
+            to_hex(&random).as_bytes(),
+            Publish::IfAbsent,
+        )?;
+        self.read_instance_id()
+    }
+
+    fn read_instance_id(&self) -> Result<[u8; 16], SpoolError> {
+        let path = self.root.join(INSTANCE_FILE);
+        let text = fs::read_to_string(&path).map_err(SpoolError::io("read", &path))?;
+        from_hex(&text).ok_or_else(|| {
+            SpoolError::unusable(
+                &path,
+                "holds no instance id; remove the spool to start afresh",
+            )
+        })
+    }
+}
+
+/// Whether [`publish_file`] replaces what is there.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Publish {
+    IfAbsent,
+    Replace,
+}
+
+/// Writes a small private file aside in `dir`, then gives it its name, so that nobody ever sees half of it.
+pub(crate) fn publish_file(
+    path: &Path,
+    dir: &Path,
+    content: &[u8],
+    publish: Publish,
+) -> Result<(), SpoolError> {
+    let (mut file, aside) = create_aside(dir)?;
+    let written = file
+        .write_all(content)
+        .map_err(SpoolError::io("write", &aside));
+    written
+        .and_then(|()| give_name(&aside, path, publish))
+        .map(|_| ())
+        .inspect_err(|_| drop(fs::remove_file(&aside)))
+}
+
+/// Gives the file `aside` its name. `false` when there was one and it stays. `aside` is gone afterwards, unless there was an error.
+pub(crate) fn give_name(aside: &Path, path: &Path, publish: Publish) -> Result<bool, SpoolError> {
+    if publish == Publish::Replace {
+        return fs::rename(aside, path)
+            .map(|()| true)
+            .map_err(SpoolError::io("rename to", path));
+    }
+    let linked = fs::hard_link(aside, path);
+    fs::remove_file(aside).map_err(SpoolError::io("remove", aside))?;
+    match linked {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(false),
+        Err(error) => Err(SpoolError::io("link to", path)(error)),
+    }
+}
+
+/// A new private file with a name of its own.
+pub(crate) fn create_aside(dir: &Path) -> Result<(File, PathBuf), SpoolError> {
+    let path = dir.join(format!("new-{}", to_hex(&random_bytes()?)));
+    let file = File::options()
+        .read(true)
+        .write(true)
+        .create_new(true)
+        .mode(PRIVATE_FILE)
+        .open(&path)
+        .map_err(SpoolError::io("create", &path))?;
+    Ok((file, path))
+}
+
+/// Opens or creates a private file of the spool.
+pub(crate) fn open_private(path: &Path, truncate: bool) -> Result<File, SpoolError> {
+    File::options()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(truncate)
+        .mode(PRIVATE_FILE)
+        .open(path)
+        .map_err(SpoolError::io("create", path))
+}
+
+fn create_directory(path: &Path, mode: u32, recursive: bool) -> Result<(), SpoolError> {
+    let mut builder = DirBuilder::new();
+    match builder.mode(mode).recursive(recursive).create(path) {
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
+        done => done.map_err(SpoolError::io("create", path)),
+    }
+}
+
+/// Refuses a spool of somebody else's: its owner could read the database, and change what is replicated.
+fn check_owned_directory(path: &Path) -> Result<(), SpoolError> {
+    let meta = fs::metadata(path).map_err(SpoolError::io("open the spool", path))?;
+    if !meta.is_dir() {
+        return Err(SpoolError::unusable(
+            path,
+            "is not a directory, and can't be a spool",
+        ));
+    }
+    let me = nix::unistd::geteuid();
+    if meta.uid() != me.as_raw() {
+        let problem = format!(
+            "belongs to user {}, not to user {me} who runs this; each user needs a spool of its own",
+            meta.uid()
+        );
+        return Err(SpoolError::unusable(path, problem));
+    }
+    Ok(())
+}
+
+fn random_bytes() -> Result<[u8; 16], SpoolError> {
+    let path = Path::new("/dev/urandom");
+    let mut bytes = [0; 16];
+    let read = |bytes: &mut [u8]| -> io::Result<()> { File::open(path)?.read_exact(bytes) };
+    read(&mut bytes).map_err(SpoolError::io("read", path))?;
+    Ok(bytes)
+}
+
+pub(crate) fn to_hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn from_hex(text: &str) -> Option<[u8; 16]> {
+    let text = text.trim();
+    if text.len() != 32 || !text.is_ascii() {
+        return None;
+    }
+    let mut id = [0; 16];
+    for (k, byte) in id.iter_mut().enumerate() {
+        *byte = u8::from_str_radix(&text[2 * k..2 * k + 2], 16).ok()?;
+    }
+    Some(id)
+}
+
+/// Percent-encodes a path, so that any bytes fit into JSON.
+pub(crate) fn encode_path(path: &Path) -> String {
+    let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"/._-~".contains(byte);
+    path.as_os_str()
+        .as_bytes()
+        .iter()
+        .map(|byte| {
+            if plain(byte) {
+                char::from(*byte).to_string()
+            } else {
+                format!("%{byte:02X}")
+            }
+        })
+        .collect()
+}
+
+/// Reverses [`encode_path`].
+pub(crate) fn decode_path(text: &str) -> Option<PathBuf> {
+    let mut bytes = Vec::new();
+    let mut rest = text.as_bytes();
+    while let Some((first, tail)) = rest.split_first() {
+        if *first == b'%' {
+            let digits = std::str::from_utf8(tail.get(..2)?).ok()?;
+            bytes.push(u8::from_str_radix(digits, 16).ok()?);
+            rest = &tail[2..];
+        } else {
+            bytes.push(*first);
+            rest = tail;
+        }
+    }
+    Some(PathBuf::from(OsStr::from_bytes(&bytes)))
+}

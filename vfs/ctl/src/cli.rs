@@ -1,0 +1,135 @@
+//! What can be typed: commands and options, one definition for parsing and help. `commands` runs them.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+/// Looks after SQLite databases that Verneuil replicates.
+#[derive(Debug, Parser)]
+#[command(
+    name = "verneuilctl",
+    version,
+    propagate_version = true,
+    subcommand_required = true,
+    arg_required_else_help = true,
+    max_term_width = 100,
+    after_help = "Exit status: 0 done, 1 failed, 2 bad usage."
+)]
+pub struct Cli {
+    #[command(flatten)]
+    pub common: Common,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Options of every command.
+#[derive(Debug, Args)]
+pub struct Common {
+    /// Configuration: JSON, or @ and the path of a file that holds it [default: $VERNEUIL_CONFIG]
+    #[arg(short, long, global = true, value_name = "JSON|@FILE")]
+    pub config: Option<String>,
+    /// What to log to stderr: error, warn, info, debug, trace, or a filter as in RUST_LOG [default: $RUST_LOG, else error]
+    #[arg(short, long, global = true, value_name = "FILTER")]
+    pub log: Option<String>,
+    /// Print results as JSON
+    #[arg(long, global = true)]
+    pub json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Upload everything that is pending in a spool
+    ///
+    /// Every database in the spool is brought up to date in all stores that it is replicated to. They are recorded in the spool:
+    /// no configuration is needed. Fails, and says what is left and why, unless all is there.
+    Flush(Flush),
+    /// Copy a replica out of the store: parallel, verified, never half a file
+    ///
+    /// With -o, OUT is replaced at once when all bytes are there and verified, not before. A symbolic link is followed. It is
+    /// refused while OUT has a journal or a write-ahead log, which sqlite would apply to the copy.
+    Restore(Restore),
+    /// Print the manifest of a database
+    ///
+    /// The bytes are checked and printed as the store has them, or as JSON with --decode.
+    Manifest(Manifest),
+    /// Print the key of the manifest of a database
+    ManifestName(ManifestName),
+    /// List hosts, or the databases of a host
+    ///
+    /// Without an argument: the hosts. With one: every database below it, with its length in bytes and the time of its newest commit.
+    Ls(Ls),
+}
+
+#[derive(Debug, Args)]
+pub struct Flush {
+    /// Directory of the spool (replication_spooling_dir of the configuration)
+    #[arg(value_name = "SPOOL")]
+    pub spool: PathBuf,
+}
+
+/// Which host a path belongs to.
+#[derive(Debug, Args)]
+pub struct Host {
+    /// Name of the source host [default: "hostname" of the configuration, else this machine's].
+    /// On another host than this one, a path is taken as it stands
+    #[arg(long, value_name = "HOST")]
+    pub hostname: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct Restore {
+    /// Manifest: a file, or a key as manifest-name prints it
+    #[arg(short, long, value_name = "MANIFEST", conflicts_with_all = ["source", "hostname"], required_unless_present = "source")]
+    pub manifest: Option<OsString>,
+    /// Path of the database on its source host
+    #[arg(short, long, value_name = "PATH")]
+    pub source: Option<PathBuf>,
+    #[command(flatten)]
+    pub host: Host,
+    /// File to restore to; "-" is standard output [default: -]
+    #[arg(short, long, value_name = "OUT")]
+    pub out: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub struct Manifest {
+    /// Path of the database on its source host
+    #[arg(value_name = "PATH")]
+    pub path: PathBuf,
+    #[command(flatten)]
+    pub host: Host,
+    /// File to write to; "-" is standard output [default: -]
+    #[arg(short, long, value_name = "OUT")]
+    pub out: Option<PathBuf>,
+    /// Print what the manifest says, as JSON (so does --json)
+    #[arg(long)]
+    pub decode: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct ManifestName {
+    /// Path of the database on its source host
+    #[arg(value_name = "PATH")]
+    pub path: PathBuf,
+    #[command(flatten)]
+    pub host: Host,
+}
+
+#[derive(Debug, Args)]
+pub struct Ls {
+    /// A host, or a directory or database of one
+    #[arg(value_name = "HOST[/PATH]")]
+    pub name: Option<OsString>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn definitions_are_consistent() {
+        Cli::command().debug_assert();
+    }
+}

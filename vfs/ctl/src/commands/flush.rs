@@ -1,0 +1,68 @@
+//! `verneuilctl flush`: uploads what is pending in a spool. The work is `verneuil_copier`'s.
+
+use std::os::unix::ffi::OsStrExt;
+
+use serde::Serialize;
+
+use crate::cli::{Common, Flush};
+use crate::failure::Failure;
+use crate::output::{self, printable, report};
+use crate::session;
+
+#[derive(Serialize)]
+struct Flushed {
+    host: String,
+    path: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
+}
+
+pub fn run(common: &Common, args: &Flush) -> Result<(), Failure> {
+    let config = session::config(common)?;
+    let failed = |error: &dyn std::fmt::Display| Failure::Failed(error.to_string());
+    let flush = verneuil_copier::flush_spool(&args.spool, &config).map_err(|error| failed(&error))?;
+    let flushed: Vec<Flushed> = flush
+        .databases
+        .iter()
+        .map(|database| Flushed {
+            host: database.hostname.clone(),
+            path: printable(database.path.as_os_str().as_bytes()),
+            error: database.result.as_ref().err().map(ToString::to_string),
+        })
+        .collect();
+    if common.json {
+        output::json(&flushed)?;
+    }
+    let mut left: usize = 0;
+    for database in &flushed {
+        let name = format!("{}:{}", printable(database.host.as_bytes()), database.path);
+        match &database.error {
+            None if common.json => {}
+            None => output::line(&format!("{name}: all is in the store"))?,
+            Some(error) => {
+                left += 1;
+                report(&format!("{name}: {error}"));
+            }
+        }
+    }
+    for (folder, error) in &flush.unreadable {
+        left += 1;
+        report(&format!("{}: {error}", folder.display()));
+    }
+    // After a reboot nobody knows what was pending: not to be called a success (P8).
+    for folder in &flush.other_boots {
+        left += 1;
+        report(&format!(
+            "{}: what was pending before the last reboot is not known; open its databases once with the verneuil VFS, \
+             then flush again",
+            folder.display()
+        ));
+    }
+    match left {
+        0 => Ok(()),
+        n => Err(Failure::Failed(format!(
+            "{n} of {} could not be flushed, see above; commits stay in the databases and the spool: try again",
+            flushed.len() + flush.unreadable.len() + flush.other_boots.len()
+        ))),
+    }
+}

@@ -1,0 +1,31 @@
+//! `verneuilctl manifest`: the newest manifest of a database, raw or as JSON (`decode`).
+
+use crate::cli::{Common, Manifest};
+use crate::decode;
+use crate::failure::Failure;
+use crate::output;
+use crate::session::{self, Database};
+
+pub fn run(common: &Common, args: &Manifest) -> Result<(), Failure> {
+    let out = session::out_file(args.out.as_ref());
+    let is_json = args.decode || common.json;
+    if out.is_none() && !is_json {
+        output::refuse_terminal()?;
+    }
+    let config = session::config(common)?;
+    let database = Database::find(&config, &args.host, &args.path)?;
+    let bytes = session::runtime()?.block_on(async {
+        let client = session::client(&config).await?;
+        let raw = client.raw_manifest(&database.key).await?.ok_or_else(|| database.missing())?;
+        if !is_json {
+            return Ok(raw.to_vec());
+        }
+        let snapshot = client.snapshot_of(&raw, &database.key)?;
+        decode::json(&snapshot).await
+    })?;
+    match out {
+        Some(path) => output::file(path, &bytes),
+        None if is_json => output::text(&bytes),
+        None => output::bytes(&bytes),
+    }
+}

@@ -1,0 +1,117 @@
+//! Standard output (text, JSON, bytes) and the progress bar, for `commands`.
+
+use std::fmt::Write as _;
+use std::io::{self, IsTerminal, Write};
+use std::path::Path;
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use serde::Serialize;
+
+use crate::failure::Failure;
+
+/// Prints one line.
+pub fn line(text: &str) -> Result<(), Failure> {
+    let mut stdout = io::stdout().lock();
+    writeln!(stdout, "{text}").and_then(|()| stdout.flush()).map_err(Failure::stdout)
+}
+
+/// Prints a value as JSON, on lines of its own.
+pub fn json(value: &impl Serialize) -> Result<(), Failure> {
+    let text = serde_json::to_string_pretty(value)
+        .map_err(|error| Failure::Failed(format!("cannot make JSON of the result: {error}")))?;
+    line(&text)
+}
+
+/// Says on stderr what went wrong with one of several things: one line, whatever names it holds.
+pub fn report(text: &str) {
+    let line = text.replace(['\n', '\r'], " ");
+    // Nobody is left to be told if stderr is gone.
+    let _ = io::stderr().write_all(format!("verneuilctl: {line}\n").as_bytes());
+}
+
+/// Prints text that ends in a newline.
+pub fn text(text: &[u8]) -> Result<(), Failure> {
+    let mut stdout = io::stdout().lock();
+    stdout.write_all(text).and_then(|()| stdout.flush()).map_err(Failure::stdout)
+}
+
+/// Prints bytes that are not text, unless they would end up on a screen.
+pub fn bytes(bytes: &[u8]) -> Result<(), Failure> {
+    refuse_terminal()?;
+    text(bytes)
+}
+
+/// Binary data garbles a terminal.
+pub fn refuse_terminal() -> Result<(), Failure> {
+    if io::stdout().is_terminal() {
+        return Err(Failure::Usage(
+            "the result is binary, and standard output is a terminal; give -o OUT, or redirect it".to_owned(),
+        ));
+    }
+    Ok(())
+}
+
+/// Writes a small file whole: a temp file beside it, then a rename.
+pub fn file(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
+    let failed = |error: io::Error| {
+        Failure::Failed(format!("cannot write {}: {error}; check the path and its permissions", path.display()))
+    };
+    // A device or a pipe can't be renamed over.
+    if std::fs::metadata(path).is_ok_and(|meta| !meta.is_file()) {
+        return std::fs::write(path, bytes).map_err(failed);
+    }
+    let directory = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    let mut temp = tempfile::Builder::new().prefix(".verneuilctl-").tempfile_in(directory).map_err(failed)?;
+    temp.write_all(bytes)
+        .and_then(|()| temp.as_file().sync_all())
+        .map_err(failed)?;
+    temp.persist(path).map_err(|error| failed(error.error))?;
+    Ok(())
+}
+
+/// A name that may hold any bytes, as text without control characters (a file name must not draw on a terminal).
+pub fn printable(name: &[u8]) -> String {
+    let mut out = String::new();
+    for chunk in name.utf8_chunks() {
+        for c in chunk.valid().chars() {
+            if c.is_control() {
+                out.extend(c.escape_default());
+            } else {
+                out.push(c);
+            }
+        }
+        for byte in chunk.invalid() {
+            // Writing to a string does not fail.
+            let _ = write!(out, "\\x{byte:02x}");
+        }
+    }
+    out
+}
+
+/// A bar on stderr, if that is a terminal.
+pub fn progress_bar() -> ProgressBar {
+    let bar = ProgressBar::new(0);
+    if !io::stderr().is_terminal() {
+        bar.set_draw_target(ProgressDrawTarget::hidden());
+    }
+    let template = "{bar:32} {bytes}/{total_bytes} {bytes_per_sec} {eta}";
+    if let Ok(style) = ProgressStyle::with_template(template) {
+        bar.set_style(style);
+    }
+    bar
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_never_draw_on_a_terminal() {
+        assert_eq!(printable(b"/srv/a b.db"), "/srv/a b.db");
+        assert_eq!(printable("/é/\u{1b}[2J\n".as_bytes()), "/é/\\u{1b}[2J\\n");
+        assert_eq!(printable(b"a\xffb"), "a\\xffb");
+    }
+}

@@ -1,0 +1,65 @@
+//! From `VERNEUIL_CONFIG` to registered VFSes; called by the entry points.
+
+use crate::replication::InProcess;
+use crate::{logging, residence};
+use std::sync::{Arc, Mutex, PoisonError};
+use verneuil_abi::Api;
+use verneuil_config::Config;
+use verneuil_spool::Spool;
+use verneuil_tracking::{ReplicationSetup, TrackingVfs};
+use verneuil_unix::{UnixOptions, UnixVfs};
+
+/// Registers both VFSes with a library, unless that happened before.
+///
+/// # Errors
+/// What is wrong with the configuration, or who has the names; nothing new is the library's default then.
+pub(crate) fn register(api: Api) -> Result<(), String> {
+    if verneuil_abi::is_registered::<TrackingVfs>(api, c"verneuil") {
+        return Ok(());
+    }
+    let config = Config::from_env().map_err(|error| error.to_string())?;
+    residence::keep_loaded(api.address());
+    logging::start(api);
+
+    let options = UnixOptions { temp_dir: config.tempdir.clone(), ..UnixOptions::default() };
+    let setup = replication_of(&config)?;
+    let registered = verneuil_abi::register(api, c"linux", false, {
+        let options = options.clone();
+        || UnixVfs::new(UnixVfs::NAME, options)
+    })
+    .and_then(|_| {
+        verneuil_abi::register(api, c"verneuil", config.make_default, || TrackingVfs::new(options, setup))
+    });
+    registered.map(drop).map_err(|error| error.to_string())
+}
+
+/// The copiers of this process and the configurations that they run under: two SQLite libraries with the same
+/// configuration share one, and with it its pace.
+static COPIERS: Mutex<Vec<(Config, Arc<InProcess>)>> = Mutex::new(Vec::new());
+
+/// What replication needs; none if the configuration doesn't ask for any.
+///
+/// # Errors
+/// When this host has no name, or the copier can't be set up.
+fn replication_of(config: &Config) -> Result<Option<ReplicationSetup>, String> {
+    let Some(spool) = &config.spool else { return Ok(None) };
+    if config.targets.is_empty() {
+        return Ok(None);
+    }
+    let hostname = config.host_name().map_err(|error| error.to_string())?;
+    let mut copiers = COPIERS.lock().unwrap_or_else(PoisonError::into_inner);
+    let copier = match copiers.iter().find(|(known, _)| known == config) {
+        Some((_, copier)) => Arc::clone(copier),
+        None => {
+            let copier = Arc::new(InProcess::start(config)?);
+            copiers.push((config.clone(), Arc::clone(&copier)));
+            copier
+        }
+    };
+    Ok(Some(ReplicationSetup {
+        spool: Spool::new(spool),
+        hostname,
+        targets: config.targets.clone(),
+        replication: copier,
+    }))
+}
