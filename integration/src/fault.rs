@@ -24,7 +24,10 @@ impl DirectoryAway {
     pub fn take(root: &Path) -> Result<Self> {
         let kept = root.with_extension("away");
         std::fs::rename(root, &kept).with_context(|| format!("taking {} away", root.display()))?;
-        let away = Self { root: root.to_owned(), kept };
+        let away = Self {
+            root: root.to_owned(),
+            kept,
+        };
         std::fs::write(root, "the store is away\n")?;
         Ok(away)
     }
@@ -117,12 +120,18 @@ fn connect(line: &Arc<Line>, client: TcpStream, server: SocketAddr) {
     if line.cut.load(Ordering::SeqCst) {
         return;
     }
-    let Ok(server) = TcpStream::connect(server) else { return };
+    let Ok(server) = TcpStream::connect(server) else {
+        return;
+    };
     // Small answers must not wait for more of them, or every request takes 40 ms.
     let _ = client.set_nodelay(true);
     let _ = server.set_nodelay(true);
-    let (Ok(from_client), Ok(from_server)) = (client.try_clone(), server.try_clone()) else { return };
-    if let (Ok(mut open), Ok(client), Ok(server)) = (line.open.lock(), client.try_clone(), server.try_clone()) {
+    let (Ok(from_client), Ok(from_server)) = (client.try_clone(), server.try_clone()) else {
+        return;
+    };
+    if let (Ok(mut open), Ok(client), Ok(server)) =
+        (line.open.lock(), client.try_clone(), server.try_clone())
+    {
         open.extend([client, server]);
     }
     if line.cut.load(Ordering::SeqCst) {

@@ -41,12 +41,19 @@ impl Mount {
         let mut command = process::tied_by("TERM", paths::mount_daemon()?);
         command.arg("-f").args(arguments).arg(point);
         command.envs(env.iter().map(|(name, value)| (name, value)));
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log.reopen()?);
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log.reopen()?);
         if let Ok(mut mounts) = MOUNTS.lock() {
             mounts.push(point.to_owned());
         }
         let daemon = command.spawn().context("could not start verneuil-fs")?;
-        let mut mount = Self { point: point.to_owned(), daemon, log };
+        let mut mount = Self {
+            point: point.to_owned(),
+            daemon,
+            log,
+        };
         mount.wait_until_usable()?;
         Ok(mount)
     }
@@ -62,7 +69,9 @@ impl Mount {
             }
             std::thread::sleep(Duration::from_millis(10));
         }
-        list(&self.point)?.ok().with_context(|| format!("the mount does not answer: {}", self.log()))?;
+        list(&self.point)?
+            .ok()
+            .with_context(|| format!("the mount does not answer: {}", self.log()))?;
         Ok(())
     }
 
@@ -104,7 +113,10 @@ impl Mount {
         signal(&self.daemon, Signal::SIGTERM)?;
         let status = process::wait(&mut self.daemon, MOUNT_LIMIT)?;
         if !status.success() {
-            bail!("verneuil-fs ended with {status} after SIGTERM: {}", self.log());
+            bail!(
+                "verneuil-fs ended with {status} after SIGTERM: {}",
+                self.log()
+            );
         }
         if is_mounted(&self.point) {
             bail!("SIGTERM left the mount behind");
@@ -155,7 +167,9 @@ pub fn list(folder: &Path) -> Result<Finished> {
 pub fn is_mounted(point: &Path) -> bool {
     let table = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     let point = point.to_string_lossy();
-    table.lines().any(|line| line.split(' ').nth(4) == Some(&*point))
+    table
+        .lines()
+        .any(|line| line.split(' ').nth(4) == Some(&*point))
 }
 
 /// Undoes a mount lazily, whatever state its daemon is in.
@@ -166,7 +180,10 @@ pub fn unmount(point: &Path) {
         }
         for command in [&["umount", "-l"][..], &["fusermount3", "-u", "-z"][..]] {
             // Only one of the two may be there or allowed.
-            let _ = process::run(Command::new(command[0]).args(&command[1..]).arg(point), MOUNT_LIMIT);
+            let _ = process::run(
+                Command::new(command[0]).args(&command[1..]).arg(point),
+                MOUNT_LIMIT,
+            );
         }
     }
     eprintln!("{} could not be unmounted", point.display());

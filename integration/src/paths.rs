@@ -17,7 +17,11 @@ pub fn products_dir() -> Result<PathBuf> {
     }
     let own = std::env::current_exe().context("the test's own path is unknown")?;
     let dir = own.parent().context("the test has no folder")?;
-    let dir = if dir.ends_with("deps") { dir.parent().unwrap_or(dir) } else { dir };
+    let dir = if dir.ends_with("deps") {
+        dir.parent().unwrap_or(dir)
+    } else {
+        dir
+    };
     Ok(dir.to_path_buf())
 }
 
@@ -67,7 +71,11 @@ fn in_path(name: &str) -> Vec<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let mut folders: Vec<PathBuf> = std::env::split_paths(&path).collect();
     folders.push(PathBuf::from("/usr/bin"));
-    folders.into_iter().map(|folder| folder.join(name)).filter(|file| file.is_file()).collect()
+    folders
+        .into_iter()
+        .map(|folder| folder.join(name))
+        .filter(|file| file.is_file())
+        .collect()
 }
 
 /// A program of the system, or a sentence that names the Debian package that has it.
@@ -87,7 +95,11 @@ pub fn system_program(name: &str, package: &str) -> Result<PathBuf> {
 /// When there is none.
 pub fn python() -> Result<PathBuf> {
     static FOUND: OnceLock<Option<PathBuf>> = OnceLock::new();
-    let found = FOUND.get_or_init(|| in_path("python3").into_iter().find(|python| loads_extensions(python)));
+    let found = FOUND.get_or_init(|| {
+        in_path("python3")
+            .into_iter()
+            .find(|python| loads_extensions(python))
+    });
     match found {
         Some(python) => Ok(python.clone()),
         None => bail!(
@@ -98,7 +110,10 @@ pub fn python() -> Result<PathBuf> {
 
 fn loads_extensions(python: &Path) -> bool {
     let probe = "import sqlite3; sqlite3.connect(':memory:').enable_load_extension(True)";
-    Command::new(python).args(["-c", probe]).output().is_ok_and(|output| output.status.success())
+    Command::new(python)
+        .args(["-c", probe])
+        .output()
+        .is_ok_and(|output| output.status.success())
 }
 
 /// Fails with a sentence where FUSE cannot be tested.

@@ -40,7 +40,12 @@ impl Finished {
     /// With both outputs if it did not.
     pub fn ok(self) -> Result<Self> {
         if !self.status.success() {
-            bail!("{}; stderr: {}; stdout: {}", self.status, self.stderr.trim(), self.text().trim());
+            bail!(
+                "{}; stderr: {}; stdout: {}",
+                self.status,
+                self.stderr.trim(),
+                self.text().trim()
+            );
         }
         Ok(self)
     }
@@ -51,7 +56,10 @@ impl Finished {
     /// If it succeeded.
     pub fn expect_failure(self) -> Result<String> {
         if self.status.success() {
-            bail!("succeeded where a failure was due; stdout: {}", self.text().trim());
+            bail!(
+                "succeeded where a failure was due; stdout: {}",
+                self.text().trim()
+            );
         }
         Ok(self.stderr)
     }
@@ -76,15 +84,24 @@ pub fn tied_by(signal: &str, program: impl AsRef<OsStr>) -> Command {
 /// When it can't be started or takes longer; not when it exits with a failure (see [`Finished::ok`]).
 pub fn run(command: &mut Command, limit: Duration) -> Result<Finished> {
     let name = format!("{command:?}");
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = command.spawn().with_context(|| format!("could not start {name}"))?;
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let mut child = command
+        .spawn()
+        .with_context(|| format!("could not start {name}"))?;
     let stdout = drain(child.stdout.take());
     let stderr = drain(child.stderr.take());
     let status = wait(&mut child, limit);
     let stdout = stdout.join().unwrap_or_default();
     let stderr = String::from_utf8_lossy(&stderr.join().unwrap_or_default()).into_owned();
     let status = status.with_context(|| format!("{name}: {}", stderr.trim()))?;
-    Ok(Finished { status, stdout, stderr })
+    Ok(Finished {
+        status,
+        stdout,
+        stderr,
+    })
 }
 
 fn drain(pipe: Option<impl Read + Send + 'static>) -> JoinHandle<Vec<u8>> {
@@ -147,8 +164,13 @@ pub fn until<T>(what: &str, limit: Duration, mut probe: impl FnMut() -> Result<T
 pub fn is_running_with(path: &Path) -> Result<bool> {
     for entry in std::fs::read_dir("/proc")? {
         // Processes come and go: one that is gone by now has no arguments.
-        let line = entry.and_then(|entry| std::fs::read(entry.path().join("cmdline"))).unwrap_or_default();
-        if line.split(|byte| *byte == 0).any(|argument| argument == path.as_os_str().as_encoded_bytes()) {
+        let line = entry
+            .and_then(|entry| std::fs::read(entry.path().join("cmdline")))
+            .unwrap_or_default();
+        if line
+            .split(|byte| *byte == 0)
+            .any(|argument| argument == path.as_os_str().as_encoded_bytes())
+        {
             return Ok(true);
         }
     }

@@ -10,8 +10,8 @@ use bytes::Bytes;
 use tokio::runtime::{Builder, Runtime};
 use verneuil_config::{Config, TargetConfig};
 use verneuil_format::{
-    CHUNK_LEN_BYTES, Change, ChunkId, ChunkIndex, Identity, Manifest, NextState, Node, PatchBudget, SourceState,
-    Written, pack_key,
+    CHUNK_LEN_BYTES, Change, ChunkId, ChunkIndex, Identity, Manifest, NextState, Node, PatchBudget,
+    SourceState, Written, pack_key,
 };
 use verneuil_store::{Condition, Pacer, Space, Store};
 
@@ -38,7 +38,8 @@ impl Publisher {
         let config = Config::parse(&setup.config().to_string(), "the test")?;
         let target: &TargetConfig = config.targets.first().context("the setup has a store")?;
         let runtime = Builder::new_current_thread().enable_all().build()?;
-        let store = runtime.block_on(Store::open(target, Arc::new(Pacer::new(10_000.0, 10_000))))?;
+        let store =
+            runtime.block_on(Store::open(target, Arc::new(Pacer::new(10_000.0, 10_000))))?;
         let identity = Identity {
             software_version: "handmade".to_owned(),
             host: HOST.to_owned(),
@@ -71,9 +72,17 @@ impl Publisher {
             let bytes = Bytes::copy_from_slice(bytes);
             self.chunks.insert(ChunkId::of(&bytes), bytes.clone());
             let written = Written::Unknown;
-            changes.insert(ChunkIndex(u32::try_from(index)?), Change::Bytes { bytes, written });
+            changes.insert(
+                ChunkIndex(u32::try_from(index)?),
+                Change::Bytes { bytes, written },
+            );
         }
-        let number = |at: usize| content.get(at..at + 4).and_then(|b| b.try_into().ok()).map_or(0, u32::from_be_bytes);
+        let number = |at: usize| {
+            content
+                .get(at..at + 4)
+                .and_then(|b| b.try_into().ok())
+                .map_or(0, u32::from_be_bytes)
+        };
         let source = SourceState {
             file_len: content.len() as u64,
             page_size: (number(14) & 0xffff).max(512),
@@ -81,15 +90,22 @@ impl Publisher {
             ..self.manifest.source().to_owned()
         };
         let next = NextState { source, changes };
-        let updated = self.manifest.update(&next, &self.nodes, &self.chunks, budget)?;
-        self.nodes.extend(updated.nodes.into_iter().map(|(at, node)| (at.id, node)));
+        let updated = self
+            .manifest
+            .update(&next, &self.nodes, &self.chunks, budget)?;
+        self.nodes
+            .extend(updated.nodes.into_iter().map(|(at, node)| (at.id, node)));
         let body = Bytes::from(updated.manifest.encode()?);
         self.runtime.block_on(async {
             for pack in updated.packs {
                 let key = pack_key(pack.id);
-                self.store.put(Space::Chunks, &key, Bytes::from(pack.body), Condition::None).await?;
+                self.store
+                    .put(Space::Chunks, &key, Bytes::from(pack.body), Condition::None)
+                    .await?;
             }
-            self.store.put(Space::Manifests, &self.key, body, Condition::None).await
+            self.store
+                .put(Space::Manifests, &self.key, body, Condition::None)
+                .await
         })?;
         self.manifest = updated.manifest;
         self.last = content.to_vec();

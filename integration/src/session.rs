@@ -31,7 +31,11 @@ impl Program {
     pub const ALL: [Self; 3] = [Self::Shell, Self::Python, Self::Rusqlite];
 
     fn command(self, uri: &str, load: bool) -> Result<Command> {
-        let extension = if load { Some(paths::extension()?) } else { None };
+        let extension = if load {
+            Some(paths::extension()?)
+        } else {
+            None
+        };
         let mut command;
         match self {
             Self::Shell => {
@@ -85,8 +89,13 @@ impl Session {
         let errors = NamedTempFile::new()?;
         let mut command = program.command(opening.uri, opening.load)?;
         command.envs(opening.env.iter().map(|(name, value)| (name, value)));
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(errors.reopen()?);
-        let mut child = command.spawn().with_context(|| format!("could not start {command:?}"))?;
+        command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(errors.reopen()?);
+        let mut child = command
+            .spawn()
+            .with_context(|| format!("could not start {command:?}"))?;
         let (send, lines) = channel();
         let output = child.stdout.take().context("no pipe")?;
         std::thread::spawn(move || {
@@ -98,7 +107,14 @@ impl Session {
             }
         });
         let input = child.stdin.take();
-        let mut session = Self { program, child, input, lines, errors, batches: 0 };
+        let mut session = Self {
+            program,
+            child,
+            input,
+            lines,
+            errors,
+            batches: 0,
+        };
         if program == Program::Shell {
             let mut lines = Vec::new();
             if opening.load {
@@ -135,14 +151,19 @@ impl Session {
             let statement = statement.as_ref();
             ensure!(!statement.contains('\n'), "one statement per line");
             text.push_str(statement);
-            if self.program == Program::Shell && !statement.starts_with('.') && !statement.trim_end().ends_with(';') {
+            if self.program == Program::Shell
+                && !statement.starts_with('.')
+                && !statement.trim_end().ends_with(';')
+            {
                 text.push(';');
             }
             text.push('\n');
         }
         text.push_str(&format!(".print {end}\n"));
         let sent = match &mut self.input {
-            Some(input) => input.write_all(text.as_bytes()).and_then(|()| input.flush()),
+            Some(input) => input
+                .write_all(text.as_bytes())
+                .and_then(|()| input.flush()),
             None => bail!("the session is closed"),
         };
         let mut rows = Vec::new();
@@ -152,12 +173,20 @@ impl Session {
                 Ok(line) => rows.push(line),
                 Err(RecvTimeoutError::Timeout) => {
                     process::kill(&mut self.child);
-                    bail!("{:?} did not answer within {ANSWER_LIMIT:?}: {}", self.program, self.complaints());
+                    bail!(
+                        "{:?} did not answer within {ANSWER_LIMIT:?}: {}",
+                        self.program,
+                        self.complaints()
+                    );
                 }
                 Err(RecvTimeoutError::Disconnected) => {
                     let status = process::wait(&mut self.child, ANSWER_LIMIT)?;
                     let last = statements.last().map_or("", AsRef::as_ref);
-                    bail!("{:?} ended ({status}) at or before {last:?}: {}", self.program, self.complaints());
+                    bail!(
+                        "{:?} ended ({status}) at or before {last:?}: {}",
+                        self.program,
+                        self.complaints()
+                    );
                 }
             }
             if let Err(error) = &sent
@@ -181,7 +210,11 @@ impl Session {
     /// # Errors
     /// As [`Session::rows`].
     pub fn row(&mut self, statement: &str) -> Result<String> {
-        Ok(self.rows(&[statement])?.into_iter().next().unwrap_or_default())
+        Ok(self
+            .rows(&[statement])?
+            .into_iter()
+            .next()
+            .unwrap_or_default())
     }
 
     /// What the program has written to standard error up to now.
@@ -198,7 +231,12 @@ impl Session {
     pub fn close(mut self) -> Result<String> {
         drop(self.input.take());
         let status = process::wait(&mut self.child, ANSWER_LIMIT)?;
-        ensure!(status.success(), "{:?} ended with {status}: {}", self.program, self.complaints());
+        ensure!(
+            status.success(),
+            "{:?} ended with {status}: {}",
+            self.program,
+            self.complaints()
+        );
         Ok(self.complaints())
     }
 

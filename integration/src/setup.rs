@@ -52,7 +52,10 @@ pub struct Pace {
 
 impl Default for Pace {
     fn default() -> Self {
-        Self { min_manifest_interval_ms: 20, requests_per_second: 1_000 }
+        Self {
+            min_manifest_interval_ms: 20,
+            requests_per_second: 1_000,
+        }
     }
 }
 
@@ -80,7 +83,9 @@ impl Setup {
     /// # Errors
     /// As [`Setup::new`].
     pub fn with_pace(kind: Kind, pace: Pace) -> Result<Self> {
-        let dir = tempfile::Builder::new().prefix("verneuil-test-").tempdir()?;
+        let dir = tempfile::Builder::new()
+            .prefix("verneuil-test-")
+            .tempdir()?;
         // Databases are known by their canonical path.
         let root = dir.path().canonicalize()?;
         let target = match kind {
@@ -96,7 +101,12 @@ impl Setup {
             }
         };
         std::fs::create_dir(root.join("source"))?;
-        Ok(Self { target, root, pace, _dir: dir })
+        Ok(Self {
+            target,
+            root,
+            pace,
+            _dir: dir,
+        })
     }
 
     /// The store.
@@ -210,7 +220,14 @@ impl Setup {
     /// # Errors
     /// As [`Setup::writer`].
     pub fn session(&self, program: Program, uri: &str) -> Result<Session> {
-        Session::open(program, &Opening { uri, load: true, env: &self.env() })
+        Session::open(
+            program,
+            &Opening {
+                uri,
+                load: true,
+                env: &self.env(),
+            },
+        )
     }
 
     /// Runs `verneuilctl` with this configuration.
@@ -229,7 +246,9 @@ impl Setup {
     /// With the tool's own words when it could not.
     pub fn flush(&self) -> Result<()> {
         let spool = self.spool();
-        self.ctl(&["flush", utf8(&spool)?])?.ok().context("verneuilctl flush")?;
+        self.ctl(&["flush", utf8(&spool)?])?
+            .ok()
+            .context("verneuilctl flush")?;
         Ok(())
     }
 
@@ -238,7 +257,15 @@ impl Setup {
     /// # Errors
     /// With the tool's own words when it could not.
     pub fn restore(&self, database: &Path, out: &Path) -> Result<()> {
-        let arguments = ["restore", "-s", utf8(database)?, "--hostname", HOST, "-o", utf8(out)?];
+        let arguments = [
+            "restore",
+            "-s",
+            utf8(database)?,
+            "--hostname",
+            HOST,
+            "-o",
+            utf8(out)?,
+        ];
         self.ctl(&arguments)?.ok().context("verneuilctl restore")?;
         Ok(())
     }
@@ -262,7 +289,10 @@ impl Setup {
         let out = self.path("restored.db");
         self.restore(&self.database(), &out)?;
         crate::state::same_bytes(&self.database(), &out)?;
-        ensure!(std::fs::metadata(&out)?.len() > 0, "an empty restore proves nothing");
+        ensure!(
+            std::fs::metadata(&out)?.len() > 0,
+            "an empty restore proves nothing"
+        );
         Ok(())
     }
 
@@ -271,7 +301,10 @@ impl Setup {
     /// # Errors
     /// When the mount does not come up.
     pub fn mount(&self, refresh: Duration) -> Result<Mount> {
-        let arguments = ["--refresh-interval".to_owned(), format!("{}ms", refresh.as_millis())];
+        let arguments = [
+            "--refresh-interval".to_owned(),
+            format!("{}ms", refresh.as_millis()),
+        ];
         Mount::start(&self.path("mnt"), &arguments, &self.env())
     }
 
@@ -280,10 +313,18 @@ impl Setup {
     /// # Errors
     /// When it can't be opened.
     pub fn reader(&self, program: Program, mount: &Mount) -> Result<Session> {
-        Session::open(program, &Opening { uri: &mount.uri(&self.database()), load: false, env: &[] })
+        Session::open(
+            program,
+            &Opening {
+                uri: &mount.uri(&self.database()),
+                load: false,
+                env: &[],
+            },
+        )
     }
 }
 
 fn utf8(path: &Path) -> Result<&str> {
-    path.to_str().with_context(|| format!("{} is not UTF-8", path.display()))
+    path.to_str()
+        .with_context(|| format!("{} is not UTF-8", path.display()))
 }

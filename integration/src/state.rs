@@ -22,10 +22,20 @@ pub fn whole(row: &str) -> Result<u64> {
     let [head, middle, tail, rows, total, counted, summed, damaged] = columns[..] else {
         anyhow::bail!("not a row of the state: {row:?}");
     };
-    ensure!(head == middle && middle == tail, "a mixture of transactions {head}, {middle} and {tail}: {row}");
-    ensure!(rows == counted && total == summed, "transaction {head} with rows of another one: {row}");
-    ensure!(damaged == "0", "{damaged} damaged rows in transaction {head}: {row}");
-    head.parse().with_context(|| format!("not a number: {row:?}"))
+    ensure!(
+        head == middle && middle == tail,
+        "a mixture of transactions {head}, {middle} and {tail}: {row}"
+    );
+    ensure!(
+        rows == counted && total == summed,
+        "transaction {head} with rows of another one: {row}"
+    );
+    ensure!(
+        damaged == "0",
+        "{damaged} damaged rows in transaction {head}: {row}"
+    );
+    head.parse()
+        .with_context(|| format!("not a number: {row:?}"))
 }
 
 /// Checks a database file as a whole and gives the number of the transaction whose state it is; 0 for a file that no
@@ -35,12 +45,17 @@ pub fn whole(row: &str) -> Result<u64> {
 /// When the file is not one committed state.
 pub fn check_state(file: &Path) -> Result<u64> {
     let name = file.display();
-    if std::fs::metadata(file).with_context(|| format!("{name}"))?.len() == 0 {
+    if std::fs::metadata(file)
+        .with_context(|| format!("{name}"))?
+        .len()
+        == 0
+    {
         return Ok(0);
     }
     let uri = format!("file:{name}?immutable=1");
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI;
-    let connection = Connection::open_with_flags(uri, flags).with_context(|| format!("opening {name}"))?;
+    let connection =
+        Connection::open_with_flags(uri, flags).with_context(|| format!("opening {name}"))?;
     let verdict: String = connection
         .query_row("PRAGMA integrity_check", [], |row| row.get(0))
         .with_context(|| format!("integrity_check of {name}"))?;
@@ -64,12 +79,18 @@ pub fn last_committed(connection: &Connection) -> Result<u64> {
 }
 
 fn has_tables(connection: &Connection) -> Result<bool> {
-    Ok(connection.query_row("SELECT count(*) FROM sqlite_schema WHERE name='tail'", [], |row| row.get::<_, i64>(0))? > 0)
+    Ok(connection.query_row(
+        "SELECT count(*) FROM sqlite_schema WHERE name='tail'",
+        [],
+        |row| row.get::<_, i64>(0),
+    )? > 0)
 }
 
 fn state_row(connection: &Connection) -> Result<String> {
     let columns = connection.query_row(STATE_SQL, [], |row| {
-        (0..8).map(|column| row.get::<_, i64>(column).map(|value| value.to_string())).collect::<Result<Vec<_>, _>>()
+        (0..8)
+            .map(|column| row.get::<_, i64>(column).map(|value| value.to_string()))
+            .collect::<Result<Vec<_>, _>>()
     })?;
     Ok(columns.join("|"))
 }
@@ -83,7 +104,11 @@ pub fn same_bytes(left: &Path, right: &Path) -> Result<()> {
     if a == b {
         return Ok(());
     }
-    let first = a.iter().zip(&b).position(|(x, y)| x != y).unwrap_or(a.len().min(b.len()));
+    let first = a
+        .iter()
+        .zip(&b)
+        .position(|(x, y)| x != y)
+        .unwrap_or(a.len().min(b.len()));
     anyhow::bail!(
         "{} ({} bytes) and {} ({} bytes) differ from byte {first} on",
         left.display(),

@@ -31,19 +31,28 @@ impl Call {
     #[must_use]
     pub fn on_file(&self, file: &Path) -> bool {
         let name = format!("<{}>", file.display());
-        self.arguments.split(',').next().is_some_and(|first| first.ends_with(&name))
+        self.arguments
+            .split(',')
+            .next()
+            .is_some_and(|first| first.ends_with(&name))
     }
 
     /// Whether it forces data to the disk.
     #[must_use]
     pub fn is_sync(&self) -> bool {
-        matches!(self.name.as_str(), "fsync" | "fdatasync" | "sync_file_range" | "syncfs" | "sync" | "msync")
+        matches!(
+            self.name.as_str(),
+            "fsync" | "fdatasync" | "sync_file_range" | "syncfs" | "sync" | "msync"
+        )
     }
 
     /// Whether it reads from a descriptor.
     #[must_use]
     pub fn is_read(&self) -> bool {
-        matches!(self.name.as_str(), "read" | "pread64" | "readv" | "preadv" | "preadv2")
+        matches!(
+            self.name.as_str(),
+            "read" | "pread64" | "readv" | "preadv" | "preadv2"
+        )
     }
 }
 
@@ -64,16 +73,28 @@ impl Trace {
     ///
     /// # Errors
     /// When strace is missing or may not trace here, or the program fails or takes longer than `limit`.
-    pub fn record(program: &Path, arguments: &[&str], env: &[(String, String)], limit: Duration) -> Result<Self> {
+    pub fn record(
+        program: &Path,
+        arguments: &[&str],
+        env: &[(String, String)],
+        limit: Duration,
+    ) -> Result<Self> {
         let strace = paths::system_program("strace", "strace")?;
         let log = tempfile::NamedTempFile::new()?;
         let mut command: Command = process::tied(strace);
-        command.args(["-f", "-qq", "-y", "-s", "80", "-o"]).arg(log.path()).arg("--").arg(program).args(arguments);
+        command
+            .args(["-f", "-qq", "-y", "-s", "80", "-o"])
+            .arg(log.path())
+            .arg("--")
+            .arg(program)
+            .args(arguments);
         command.envs(env.iter().map(|(name, value)| (name, value)));
-        process::run(&mut command, limit)?
-            .ok()
-            .context("under strace (if it may not trace here: a container needs --cap-add SYS_PTRACE)")?;
-        Ok(Self { calls: parse(&std::fs::read_to_string(log.path())?) })
+        process::run(&mut command, limit)?.ok().context(
+            "under strace (if it may not trace here: a container needs --cap-add SYS_PTRACE)",
+        )?;
+        Ok(Self {
+            calls: parse(&std::fs::read_to_string(log.path())?),
+        })
     }
 
     /// The calls between two marks on the thread that left them, the marks excluded.
@@ -83,8 +104,14 @@ impl Trace {
     pub fn between(&self, begin: &str, end: &str) -> Result<Vec<&Call>> {
         let (from, thread) = self.find(begin)?;
         let (to, other) = self.find(end)?;
-        ensure!(thread == other && from < to, "the marks {begin} and {end} are not in order on one thread");
-        Ok(self.calls[from + 1..to].iter().filter(|call| call.thread == thread).collect())
+        ensure!(
+            thread == other && from < to,
+            "the marks {begin} and {end} are not in order on one thread"
+        );
+        Ok(self.calls[from + 1..to]
+            .iter()
+            .filter(|call| call.thread == thread)
+            .collect())
     }
 
     /// The calls of all threads between two marks.
@@ -99,7 +126,10 @@ impl Trace {
 
     fn find(&self, mark: &str) -> Result<(usize, u32)> {
         let text = format!("\"{MARK_DIR}/{mark}\"");
-        let at = self.calls.iter().position(|call| call.name == "openat" && call.arguments.contains(&text));
+        let at = self
+            .calls
+            .iter()
+            .position(|call| call.name == "openat" && call.arguments.contains(&text));
         let at = at.with_context(|| format!("no mark {mark} in the trace"))?;
         Ok((at, self.calls[at].thread))
     }
@@ -115,15 +145,23 @@ pub fn summary(calls: &[&Call]) -> String {
             None => counts.push((&call.name, 1)),
         }
     }
-    counts.iter().map(|(name, count)| format!("{name} {count}")).collect::<Vec<_>>().join(", ")
+    counts
+        .iter()
+        .map(|(name, count)| format!("{name} {count}"))
+        .collect::<Vec<_>>()
+        .join(", ")
 }
 
 fn parse(text: &str) -> Vec<Call> {
     let mut calls = Vec::new();
     let mut unfinished: HashMap<u32, String> = HashMap::new();
     for line in text.lines() {
-        let Some((thread, rest)) = line.trim_start().split_once(' ') else { continue };
-        let Ok(thread) = thread.parse::<u32>() else { continue };
+        let Some((thread, rest)) = line.trim_start().split_once(' ') else {
+            continue;
+        };
+        let Ok(thread) = thread.parse::<u32>() else {
+            continue;
+        };
         let rest = rest.trim_start();
         if rest.starts_with("---") || rest.starts_with("+++") {
             continue;
@@ -131,7 +169,9 @@ fn parse(text: &str) -> Vec<Call> {
         if let Some(begun) = rest.strip_suffix("<unfinished ...>") {
             unfinished.insert(thread, begun.to_owned());
         } else if let Some(resumed) = rest.strip_prefix("<... ") {
-            let Some(begun) = unfinished.remove(&thread) else { continue };
+            let Some(begun) = unfinished.remove(&thread) else {
+                continue;
+            };
             let tail = resumed.split_once("resumed>").map_or("", |(_, tail)| tail);
             calls.extend(call(thread, &format!("{begun}{tail}")));
         } else {
@@ -145,8 +185,18 @@ fn call(thread: u32, text: &str) -> Option<Call> {
     let (name, rest) = text.split_once('(')?;
     let (arguments, returned) = rest.rsplit_once(" = ")?;
     let arguments = arguments.trim_end().trim_end_matches(')').to_owned();
-    let returned = returned.split([' ', '<']).next().unwrap_or("").parse().unwrap_or(-1);
-    Some(Call { thread, name: name.to_owned(), arguments, returned })
+    let returned = returned
+        .split([' ', '<'])
+        .next()
+        .unwrap_or("")
+        .parse()
+        .unwrap_or(-1);
+    Some(Call {
+        thread,
+        name: name.to_owned(),
+        arguments,
+        returned,
+    })
 }
 
 #[cfg(test)]
@@ -165,7 +215,9 @@ mod tests {
         let trace = Trace { calls: parse(text) };
         let calls = trace.between("a", "b").unwrap();
         assert_eq!(summary(&calls), "pread64 1, fdatasync 1");
-        assert!(calls[0].on_file(Path::new("/tmp/x.db")) && calls[0].is_read() && calls[1].is_sync());
+        assert!(
+            calls[0].on_file(Path::new("/tmp/x.db")) && calls[0].is_read() && calls[1].is_sync()
+        );
         assert_eq!(calls[0].returned, 4096);
         assert_eq!(trace.of_all_threads("a", "b").unwrap().len(), 3);
     }

@@ -40,14 +40,21 @@ impl Watch {
         let folder = file.parent().context("a manifest has a folder")?;
         std::fs::create_dir_all(folder)?;
         let inotify = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC)?;
-        inotify.add_watch(folder, AddWatchFlags::IN_MOVED_TO | AddWatchFlags::IN_CREATE)?;
+        inotify.add_watch(
+            folder,
+            AddWatchFlags::IN_MOVED_TO | AddWatchFlags::IN_CREATE,
+        )?;
         let seen = Arc::new(Mutex::new(Seen::default()));
         let stop = Arc::new(AtomicBool::new(false));
         let thread = {
             let (seen, stop, file) = (Arc::clone(&seen), Arc::clone(&stop), file.to_owned());
             std::thread::spawn(move || follow(&inotify, &file, &seen, &stop))
         };
-        Ok(Self { seen, stop, thread: Some(thread) })
+        Ok(Self {
+            seen,
+            stop,
+            thread: Some(thread),
+        })
     }
 
     /// Ends the watch and gives every version, oldest first.
@@ -57,9 +64,14 @@ impl Watch {
     pub fn finish(mut self) -> Result<Vec<Vec<u8>>> {
         self.stop.store(true, Ordering::SeqCst);
         if let Some(thread) = self.thread.take() {
-            thread.join().map_err(|_| anyhow!("the watcher of the store panicked"))?;
+            thread
+                .join()
+                .map_err(|_| anyhow!("the watcher of the store panicked"))?;
         }
-        let mut seen = self.seen.lock().map_err(|_| anyhow!("the watcher of the store panicked"))?;
+        let mut seen = self
+            .seen
+            .lock()
+            .map_err(|_| anyhow!("the watcher of the store panicked"))?;
         if let Some(lost) = &seen.lost {
             anyhow::bail!("the watcher of the store lost something: {lost}");
         }
@@ -90,7 +102,9 @@ fn follow(inotify: &Inotify, file: &Path, seen: &Mutex<Seen>, stop: &AtomicBool)
             Ok(events) => {
                 for event in events {
                     if event.mask.contains(AddWatchFlags::IN_Q_OVERFLOW) {
-                        note(seen, |seen| seen.lost = Some("the event queue overflowed".to_owned()));
+                        note(seen, |seen| {
+                            seen.lost = Some("the event queue overflowed".to_owned())
+                        });
                     }
                     if event.name.as_deref() == file.file_name() {
                         keep(file, seen);
@@ -133,8 +147,14 @@ pub fn save_all(versions: &[Vec<u8>], folder: &Path) -> Result<BTreeMap<u64, Pat
     let mut files = BTreeMap::new();
     let mut last = None;
     for bytes in versions {
-        let generation = Manifest::decode(bytes).context("a published manifest")?.generation().0;
-        ensure!(last < Some(generation), "generation {generation} was published after {last:?}");
+        let generation = Manifest::decode(bytes)
+            .context("a published manifest")?
+            .generation()
+            .0;
+        ensure!(
+            last < Some(generation),
+            "generation {generation} was published after {last:?}"
+        );
         last = Some(generation);
         let file = folder.join(format!("{generation:08}.manifest"));
         std::fs::write(&file, bytes)?;

@@ -12,7 +12,10 @@ pub struct WorkloadOptions {
 
 impl Default for WorkloadOptions {
     fn default() -> Self {
-        Self { reshape: false, bursts: true }
+        Self {
+            reshape: false,
+            bursts: true,
+        }
     }
 }
 
@@ -55,13 +58,21 @@ impl Workload {
     /// A workload for a new database.
     #[must_use]
     pub fn new(seed: u64, options: WorkloadOptions) -> Self {
-        Self { random: Random::new(seed), committed: 0, options }
+        Self {
+            random: Random::new(seed),
+            committed: 0,
+            options,
+        }
     }
 
     /// A workload that goes on where a database is.
     #[must_use]
     pub fn resume(seed: u64, committed: u64, options: WorkloadOptions) -> Self {
-        Self { random: Random::new(seed), committed, options }
+        Self {
+            random: Random::new(seed),
+            committed,
+            options,
+        }
     }
 
     /// Number of the last transaction that [`Workload::step`] gave.
@@ -90,7 +101,14 @@ impl Workload {
 
     fn transaction(&mut self, lines: &mut Vec<String>) {
         let n = self.committed;
-        lines.push(if self.random.below(2) == 0 { "BEGIN" } else { "BEGIN IMMEDIATE" }.to_owned());
+        lines.push(
+            if self.random.below(2) == 0 {
+                "BEGIN"
+            } else {
+                "BEGIN IMMEDIATE"
+            }
+            .to_owned(),
+        );
         lines.push(format!("UPDATE head SET tx={n}"));
         for _ in 0..=self.random.below(4) {
             let change = self.change(n);
@@ -111,7 +129,10 @@ impl Workload {
             match self.random.below(40) {
                 0 => lines.push(grow(60, 4_000)),
                 1 => lines.push("DELETE FROM noise".to_owned()),
-                2 => lines.push(format!("DELETE FROM data WHERE id<{}", self.random.below(ROWS))),
+                2 => lines.push(format!(
+                    "DELETE FROM data WHERE id<{}",
+                    self.random.below(ROWS)
+                )),
                 _ => {}
             }
         }
@@ -125,13 +146,23 @@ impl Workload {
     fn change(&mut self, n: u64) -> String {
         let id = self.random.below(ROWS);
         // Mostly small rows; some with overflow pages at every page size but the largest.
-        let words = if self.random.below(6) == 0 { 2_000 } else { 1 + self.random.below(120) };
+        let words = if self.random.below(6) == 0 {
+            2_000
+        } else {
+            1 + self.random.below(120)
+        };
         let body = format!("replace(hex(zeroblob({words})),'00',printf('%08x',{n}))");
         match self.random.below(10) {
             0..=4 => format!("INSERT OR REPLACE INTO data(id,tx,body) VALUES({id},{n},{body})"),
-            5..=6 => format!("UPDATE data SET tx={n}, body={body} WHERE id BETWEEN {id} AND {}", id + 3),
+            5..=6 => format!(
+                "UPDATE data SET tx={n}, body={body} WHERE id BETWEEN {id} AND {}",
+                id + 3
+            ),
             7 => format!("DELETE FROM data WHERE id BETWEEN {id} AND {}", id + 5),
-            8 => format!("INSERT INTO noise(body) VALUES(randomblob({}))", 1 + self.random.below(6_000)),
+            8 => format!(
+                "INSERT INTO noise(body) VALUES(randomblob({}))",
+                1 + self.random.below(6_000)
+            ),
             _ => format!("DELETE FROM noise WHERE id%7={}", self.random.below(7)),
         }
     }
@@ -155,10 +186,22 @@ impl Workload {
             0 => lines.push("VACUUM".to_owned()),
             1 => lines.extend(["PRAGMA page_size=512".to_owned(), "VACUUM".to_owned()]),
             2 => lines.extend(["PRAGMA auto_vacuum=FULL".to_owned(), "VACUUM".to_owned()]),
-            3 => lines.extend(["PRAGMA auto_vacuum=NONE", "PRAGMA page_size=65536", "VACUUM"].map(str::to_owned)),
+            3 => lines.extend(
+                [
+                    "PRAGMA auto_vacuum=NONE",
+                    "PRAGMA page_size=65536",
+                    "VACUUM",
+                ]
+                .map(str::to_owned),
+            ),
             _ => lines.extend(
-                ["PRAGMA auto_vacuum=INCREMENTAL", "PRAGMA page_size=4096", "VACUUM", "PRAGMA incremental_vacuum(20)"]
-                    .map(str::to_owned),
+                [
+                    "PRAGMA auto_vacuum=INCREMENTAL",
+                    "PRAGMA page_size=4096",
+                    "VACUUM",
+                    "PRAGMA incremental_vacuum(20)",
+                ]
+                .map(str::to_owned),
             ),
         }
     }

@@ -17,9 +17,22 @@ use verneuil_integration::workload::{Workload, WorkloadOptions};
 fn states(folder: &Path, program: Program, stops: &[u64]) -> Result<Vec<Vec<u8>>> {
     let file = folder.join("plain.db");
     let uri = format!("file:{}", file.display());
-    let mut session = Session::open(program, &Opening { uri: &uri, load: false, env: &[] })?;
+    let mut session = Session::open(
+        program,
+        &Opening {
+            uri: &uri,
+            load: false,
+            env: &[],
+        },
+    )?;
     session.run(&["PRAGMA synchronous=OFF"])?;
-    let mut workload = Workload::new(1, WorkloadOptions { reshape: true, bursts: true });
+    let mut workload = Workload::new(
+        1,
+        WorkloadOptions {
+            reshape: true,
+            bursts: true,
+        },
+    );
     let mut files = Vec::new();
     for stop in stops {
         while workload.committed() < *stop {
@@ -64,18 +77,31 @@ fn a_mixture_of_two_neighbouring_states_is_noticed() -> Result<()> {
     }
     // Free pages, unchecked blobs and a counter that nobody reads here may differ without harm.
     eprintln!("{noticed} of {mixtures} one-page mixtures noticed");
-    ensure!(mixtures > 30 && noticed * 10 > mixtures * 7, "only {noticed} of {mixtures} mixtures are noticed");
+    ensure!(
+        mixtures > 30 && noticed * 10 > mixtures * 7,
+        "only {noticed} of {mixtures} mixtures are noticed"
+    );
     Ok(())
 }
 
 #[test]
 fn a_program_that_fails_says_why_in_its_own_words() -> Result<()> {
     for program in Program::ALL {
-        let mut session = Session::open(program, &Opening { uri: "file::memory:", load: false, env: &[] })?;
+        let mut session = Session::open(
+            program,
+            &Opening {
+                uri: "file::memory:",
+                load: false,
+                env: &[],
+            },
+        )?;
         let Err(error) = session.rows(&["SELECT 1", "SELECT * FROM nowhere"]) else {
             anyhow::bail!("{program:?} reported no error")
         };
-        ensure!(format!("{error:#}").contains("nowhere"), "{program:?}: {error:#}");
+        ensure!(
+            format!("{error:#}").contains("nowhere"),
+            "{program:?}: {error:#}"
+        );
     }
     Ok(())
 }
@@ -103,20 +129,28 @@ fn a_cut_line_breaks_connections_and_a_mended_one_works() -> Result<()> {
     ensure!(ask(&mut before)? == b'x');
     proxy.cut();
     ensure!(ask(&mut before).is_err(), "a connection outlived the cut");
-    ensure!(TcpStream::connect(proxy.address()).and_then(|mut stream| ask(&mut stream)).is_err());
+    ensure!(
+        TcpStream::connect(proxy.address())
+            .and_then(|mut stream| ask(&mut stream))
+            .is_err()
+    );
     proxy.mend();
     ensure!(ask(&mut TcpStream::connect(proxy.address())?)? == b'x');
     Ok(())
 }
 
 #[test]
-fn a_directory_that_is_away_can_neither_be_read_nor_written_and_comes_back_as_it_was() -> Result<()> {
+fn a_directory_that_is_away_can_neither_be_read_nor_written_and_comes_back_as_it_was() -> Result<()>
+{
     let folder = tempfile::tempdir()?;
     let root = folder.path().join("store");
     std::fs::create_dir(&root)?;
     std::fs::write(root.join("object"), "kept")?;
     let away = DirectoryAway::take(&root)?;
-    ensure!(std::fs::read(root.join("object")).is_err() && std::fs::create_dir_all(root.join("new")).is_err());
+    ensure!(
+        std::fs::read(root.join("object")).is_err()
+            && std::fs::create_dir_all(root.join("new")).is_err()
+    );
     drop(away);
     ensure!(std::fs::read(root.join("object"))? == b"kept");
     Ok(())
@@ -134,13 +168,19 @@ fn a_watch_keeps_every_version_that_is_renamed_into_place() -> Result<()> {
         std::thread::sleep(Duration::from_millis(5));
     }
     let versions = watch.finish()?;
-    ensure!(versions == (0..50_u32).map(|version| version.to_be_bytes().to_vec()).collect::<Vec<_>>());
+    ensure!(
+        versions
+            == (0..50_u32)
+                .map(|version| version.to_be_bytes().to_vec())
+                .collect::<Vec<_>>()
+    );
     Ok(())
 }
 
 #[test]
 fn a_child_that_hangs_is_killed_at_its_limit() -> Result<()> {
-    let Err(error) = process::run(process::tied("sleep").arg("60"), Duration::from_millis(100)) else {
+    let Err(error) = process::run(process::tied("sleep").arg("60"), Duration::from_millis(100))
+    else {
         anyhow::bail!("the child was waited for")
     };
     ensure!(format!("{error:#}").contains("killed"), "{error:#}");

@@ -18,8 +18,12 @@ fn main() -> Result<()> {
     match arguments[..] {
         ["session", uri] => session(&open(uri, None)?),
         ["session", uri, extension] => session(&open(uri, Some(extension))?),
-        ["write-until-killed", uri, extension, seed] => write_until_killed(&open(uri, Some(extension))?, seed.parse()?),
-        ["commit-and-mark", uri, extension, commits] => commit_and_mark(uri, Some(extension), commits.parse()?),
+        ["write-until-killed", uri, extension, seed] => {
+            write_until_killed(&open(uri, Some(extension))?, seed.parse()?)
+        }
+        ["commit-and-mark", uri, extension, commits] => {
+            commit_and_mark(uri, Some(extension), commits.parse()?)
+        }
         ["commit-and-mark", uri, commits] => commit_and_mark(uri, None, commits.parse()?),
         _ => bail!("usage: session|write-until-killed|commit-and-mark URI …, as the tests call it"),
     }
@@ -29,12 +33,15 @@ fn open(uri: &str, extension: Option<&str>) -> Result<Connection> {
     if let Some(extension) = extension {
         load(extension)?;
     }
-    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_URI;
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
+        | OpenFlags::SQLITE_OPEN_CREATE
+        | OpenFlags::SQLITE_OPEN_URI;
     let connection = match Connection::open_with_flags(uri, flags) {
         // A database on the mount can't be opened for writing; sqlite itself would fall back only for plain EACCES.
-        Err(_) if uri.contains("mode=ro") => {
-            Connection::open_with_flags(uri, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI)?
-        }
+        Err(_) if uri.contains("mode=ro") => Connection::open_with_flags(
+            uri,
+            OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI,
+        )?,
         other => other.with_context(|| format!("opening {uri}"))?,
     };
     Ok(connection)
@@ -46,7 +53,9 @@ fn load(extension: &str) -> Result<()> {
     // SAFETY: the extension is the product under test, built by the same workspace; the guard's scope has no other SQL.
     unsafe {
         let _enabled = rusqlite::LoadExtensionGuard::new(&loader)?;
-        loader.load_extension(Path::new(extension), None::<&str>).context("loading the extension")?;
+        loader
+            .load_extension(Path::new(extension), None::<&str>)
+            .context("loading the extension")?;
     }
     Ok(())
 }
@@ -91,7 +100,11 @@ fn execute(connection: &Connection, sql: &str, out: &mut impl Write) -> Result<(
 /// Transactions without end; every line on standard output is the number of a transaction that has committed.
 fn write_until_killed(connection: &Connection, seed: u64) -> Result<()> {
     connection.pragma_update(None, "busy_timeout", 10_000)?;
-    let mut workload = Workload::resume(seed, last_committed(connection)?, WorkloadOptions::default());
+    let mut workload = Workload::resume(
+        seed,
+        last_committed(connection)?,
+        WorkloadOptions::default(),
+    );
     let mut sink = std::io::sink();
     println!("{}", workload.committed());
     loop {

@@ -33,9 +33,19 @@ fn a_first_commit_on_an_unreplicated_gigabyte_reads_less_than_two_mebibytes() ->
     let calls = trace.between("open", "end-0")?;
     let own = bytes_read(&calls, &database);
     let all: Vec<&Call> = trace.of_all_threads("open", "end-0")?.iter().collect();
-    eprintln!("the committing thread read {own} bytes, all threads {}", bytes_read(&all, &database));
-    ensure!(own > 0, "the trace shows no reads at all: it is not understood");
-    ensure!(own < FIRST_COMMIT_READ_MAX_BYTES, "the first commit read {own} bytes: {}", summary(&calls));
+    eprintln!(
+        "the committing thread read {own} bytes, all threads {}",
+        bytes_read(&all, &database)
+    );
+    ensure!(
+        own > 0,
+        "the trace shows no reads at all: it is not understood"
+    );
+    ensure!(
+        own < FIRST_COMMIT_READ_MAX_BYTES,
+        "the first commit read {own} bytes: {}",
+        summary(&calls)
+    );
     Ok(())
 }
 
@@ -64,15 +74,30 @@ fn small_commits(len_bytes: u64) -> Result<()> {
     for commit in 1..COMMITS {
         let (begin, end) = (format!("begin-{commit}"), format!("end-{commit}"));
         let (stock, ours) = (stock.between(&begin, &end)?, ours.between(&begin, &end)?);
-        let message = || format!("commit {commit}: {}; stock: {}", summary(&ours), summary(&stock));
+        let message = || {
+            format!(
+                "commit {commit}: {}; stock: {}",
+                summary(&ours),
+                summary(&stock)
+            )
+        };
         let syncs = |calls: &[&Call]| calls.iter().filter(|call| call.is_sync()).count();
-        ensure!(syncs(&stock) > 0 && syncs(&ours) == syncs(&stock), "other syncs, {}", message());
+        ensure!(
+            syncs(&stock) > 0 && syncs(&ours) == syncs(&stock),
+            "other syncs, {}",
+            message()
+        );
         let more = ours.len().saturating_sub(stock.len());
         ensure!(more <= CALLS_MORE_MAX, "{more} calls more, {}", message());
         most = most.max(more);
         sum += more;
         if commit + 1 == COMMITS {
-            eprintln!("{} MiB: at most {most} calls more, {} in the mean; {}", len_bytes / MIB, sum / (COMMITS - 1), message());
+            eprintln!(
+                "{} MiB: at most {most} calls more, {} in the mean; {}",
+                len_bytes / MIB,
+                sum / (COMMITS - 1),
+                message()
+            );
         }
     }
     setup.flush()?;
@@ -89,10 +114,20 @@ fn commits(setup: &Setup, database: &Path, replicated: bool, commits: usize) -> 
     let commits = commits.to_string();
     if replicated {
         let uri = setup.uri(database);
-        Trace::record(&program, &["commit-and-mark", &uri, extension, &commits], &setup.env(), TRACE_LIMIT)
+        Trace::record(
+            &program,
+            &["commit-and-mark", &uri, extension, &commits],
+            &setup.env(),
+            TRACE_LIMIT,
+        )
     } else {
         let uri = format!("file:{}?vfs=unix", database.display());
-        Trace::record(&program, &["commit-and-mark", &uri, &commits], &[], TRACE_LIMIT)
+        Trace::record(
+            &program,
+            &["commit-and-mark", &uri, &commits],
+            &[],
+            TRACE_LIMIT,
+        )
     }
 }
 
@@ -116,7 +151,10 @@ fn fill(database: &Path, len_bytes: u64) -> Result<()> {
     let mut written = 0;
     while written < len_bytes {
         let piece = len_bytes.min(4 * MIB) / 4;
-        transaction.execute("INSERT INTO large(body) VALUES(zeroblob(?1))", [i64::try_from(piece)?])?;
+        transaction.execute(
+            "INSERT INTO large(body) VALUES(zeroblob(?1))",
+            [i64::try_from(piece)?],
+        )?;
         written += piece;
     }
     transaction.commit()?;

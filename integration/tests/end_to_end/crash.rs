@@ -28,7 +28,10 @@ fn a_writer_killed_at_a_hundred_random_moments_loses_nothing() -> Result<()> {
         let after = Duration::from_micros(random.below(150_000));
         let life = live_and_die(&setup, kill, after)?;
         if let Some(found) = life.found {
-            ensure!(found >= committed, "kill {kill}: transaction {committed} had committed, {found} was found");
+            ensure!(
+                found >= committed,
+                "kill {kill}: transaction {committed} had committed, {found} was found"
+            );
         }
         committed = committed.max(life.last.unwrap_or(0));
         interrupted += u64::from(hot_journal(&setup.database()));
@@ -36,13 +39,21 @@ fn a_writer_killed_at_a_hundred_random_moments_loses_nothing() -> Result<()> {
             flush_is_honest(&setup)?;
         }
     }
-    eprintln!("{committed} transactions committed, {interrupted} of {KILLS} kills left a hot journal");
-    ensure!(committed > KILLS, "the writers hardly lived: {committed} transactions");
+    eprintln!(
+        "{committed} transactions committed, {interrupted} of {KILLS} kills left a hot journal"
+    );
+    ensure!(
+        committed > KILLS,
+        "the writers hardly lived: {committed} transactions"
+    );
 
     // One more start repairs, whatever the last kill left.
     let mut source = setup.writer(Program::Shell)?;
     let state: u64 = source.row("SELECT tx FROM head")?.parse()?;
-    ensure!(state >= committed, "transaction {committed} had committed, {state} is there");
+    ensure!(
+        state >= committed,
+        "transaction {committed} had committed, {state} is there"
+    );
     setup.flush()?;
     setup.restored_equals_source()?;
     ensure!(check_state(&setup.path("restored.db"))? == state);
@@ -54,10 +65,16 @@ fn a_writer_killed_at_a_hundred_random_moments_loses_nothing() -> Result<()> {
     for (generation, manifest) in &files {
         setup.restore_manifest(manifest, &out)?;
         let state = check_state(&out).with_context(|| format!("generation {generation}"))?;
-        ensure!(state >= last, "generation {generation} went from transaction {last} back to {state}");
+        ensure!(
+            state >= last,
+            "generation {generation} went from transaction {last} back to {state}"
+        );
         last = state;
     }
-    eprintln!("{} manifests restored, each to one committed state", files.len());
+    eprintln!(
+        "{} manifests restored, each to one committed state",
+        files.len()
+    );
     Ok(())
 }
 
@@ -72,7 +89,11 @@ fn live_and_die(setup: &Setup, seed: u64, after: Duration) -> Result<Life> {
     let mut command = process::tied(paths::bundled_sqlite()?);
     command.args(["write-until-killed", &setup.uri(&setup.database())]);
     command.arg(paths::extension()?).arg(seed.to_string());
-    command.envs(setup.env()).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+        .envs(setup.env())
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
     let mut child = command.spawn().context("could not start a writer")?;
     std::thread::sleep(after);
     let early = child.try_wait()?;
@@ -81,14 +102,20 @@ fn live_and_die(setup: &Setup, seed: u64, after: Duration) -> Result<Life> {
     if let Some(mut pipe) = child.stderr.take() {
         std::io::Read::read_to_string(&mut pipe, &mut said)?;
     }
-    ensure!(early.is_none(), "the writer ended by itself ({early:?}): {said}");
+    ensure!(
+        early.is_none(),
+        "the writer ended by itself ({early:?}): {said}"
+    );
     let output = child.stdout.take().context("no pipe")?;
     let numbers: Vec<u64> = BufReader::new(output)
         .lines()
         .map_while(Result::ok)
         .filter_map(|line| line.parse().ok())
         .collect();
-    Ok(Life { found: numbers.first().copied(), last: numbers.last().copied() })
+    Ok(Life {
+        found: numbers.first().copied(),
+        last: numbers.last().copied(),
+    })
 }
 
 fn hot_journal(database: &Path) -> bool {
@@ -107,6 +134,10 @@ fn flush_is_honest(setup: &Setup) -> Result<()> {
         return same_bytes(&setup.database(), &out);
     }
     ensure!(hot, "flush failed without a hot journal: {}", done.stderr);
-    ensure!(done.stderr.contains("journal"), "flush does not name the hot journal: {}", done.stderr);
+    ensure!(
+        done.stderr.contains("journal"),
+        "flush does not name the hot journal: {}",
+        done.stderr
+    );
     Ok(())
 }

@@ -5,8 +5,8 @@ use serde_json::Value;
 use verneuil_integration::session::Program;
 use verneuil_integration::setup::{HOST, Kind, Setup, Target};
 use verneuil_integration::state::{check_state, same_bytes};
-use verneuil_integration::workload::{Workload, WorkloadOptions};
 use verneuil_integration::watchdog;
+use verneuil_integration::workload::{Workload, WorkloadOptions};
 
 fn replicated(kind: Kind) -> Result<Setup> {
     let setup = Setup::new(kind)?;
@@ -37,30 +37,62 @@ fn tell(kind: Kind) -> Result<()> {
     let path = database.to_str().context("UTF-8")?;
 
     let listed = setup.ctl(&["ls"])?.ok()?.text();
-    ensure!(listed.contains(HOST), "ls does not show the host: {listed:?}");
+    ensure!(
+        listed.contains(HOST),
+        "ls does not show the host: {listed:?}"
+    );
     let listed = setup.ctl(&["ls", HOST])?.ok()?.text();
     ensure!(!listed.trim().is_empty(), "ls HOST is empty");
     let folder = format!("{HOST}{}", database.parent().context("a folder")?.display());
     let listed = setup.ctl(&["ls", &folder])?.ok()?.text();
-    ensure!(listed.contains("main.db"), "ls of the folder does not show the database: {listed:?}");
+    ensure!(
+        listed.contains("main.db"),
+        "ls of the folder does not show the database: {listed:?}"
+    );
 
-    let name = setup.ctl(&["manifest-name", path, "--hostname", HOST])?.ok()?.text();
-    ensure!(name.trim() == setup.manifest_key(&database), "manifest-name gave {name:?}");
+    let name = setup
+        .ctl(&["manifest-name", path, "--hostname", HOST])?
+        .ok()?
+        .text();
+    ensure!(
+        name.trim() == setup.manifest_key(&database),
+        "manifest-name gave {name:?}"
+    );
 
     let raw = setup.path("raw.manifest");
     let raw_name = raw.to_str().context("UTF-8")?;
-    setup.ctl(&["manifest", path, "--hostname", HOST, "-o", raw_name])?.ok()?;
-    let printed = setup.ctl(&["manifest", path, "--hostname", HOST])?.ok()?.stdout;
-    ensure!(std::fs::read(&raw)? == printed, "manifest -o and stdout differ");
-    let decoded = setup.ctl(&["manifest", path, "--hostname", HOST, "--decode"])?.ok()?.text();
-    ensure!(decoded.contains(HOST) && decoded.contains(path), "--decode shows neither host nor path: {decoded}");
+    setup
+        .ctl(&["manifest", path, "--hostname", HOST, "-o", raw_name])?
+        .ok()?;
+    let printed = setup
+        .ctl(&["manifest", path, "--hostname", HOST])?
+        .ok()?
+        .stdout;
+    ensure!(
+        std::fs::read(&raw)? == printed,
+        "manifest -o and stdout differ"
+    );
+    let decoded = setup
+        .ctl(&["manifest", path, "--hostname", HOST, "--decode"])?
+        .ok()?
+        .text();
+    ensure!(
+        decoded.contains(HOST) && decoded.contains(path),
+        "--decode shows neither host nor path: {decoded}"
+    );
 
     let out = setup.path("out.db");
     setup.restore_manifest(&raw, &out)?;
     same_bytes(&database, &out)?;
     setup.restored_equals_source()?;
-    let streamed = setup.ctl(&["restore", "-s", path, "--hostname", HOST])?.ok()?.stdout;
-    ensure!(streamed == std::fs::read(&database)?, "restore to standard output differs");
+    let streamed = setup
+        .ctl(&["restore", "-s", path, "--hostname", HOST])?
+        .ok()?
+        .stdout;
+    ensure!(
+        streamed == std::fs::read(&database)?,
+        "restore to standard output differs"
+    );
     ensure!(check_state(&out)? == 30);
     Ok(())
 }
@@ -70,7 +102,10 @@ fn json_output_is_json() -> Result<()> {
     let setup = replicated(Kind::Directory)?;
     let path = setup.database();
     let path = path.to_str().context("UTF-8")?;
-    for arguments in [&["ls", HOST, "--json"][..], &["manifest", path, "--hostname", HOST, "--decode", "--json"]] {
+    for arguments in [
+        &["ls", HOST, "--json"][..],
+        &["manifest", path, "--hostname", HOST, "--decode", "--json"],
+    ] {
         let text = setup.ctl(arguments)?.ok()?.text();
         for document in serde_json::Deserializer::from_str(&text).into_iter::<Value>() {
             document.with_context(|| format!("{arguments:?} printed {text:?}"))?;
@@ -84,7 +119,9 @@ fn json_output_is_json() -> Result<()> {
 fn a_damaged_store_fails_the_restore_and_leaves_no_partial_file() -> Result<()> {
     let _limit = watchdog::limit("damaged", 120);
     let setup = replicated(Kind::Directory)?;
-    let Target::Directory(root) = setup.target() else { anyhow::bail!("a directory store was asked for") };
+    let Target::Directory(root) = setup.target() else {
+        anyhow::bail!("a directory store was asked for")
+    };
     let mut packs = Vec::new();
     files_below(&root.join("packs"), &mut packs)?;
     ensure!(!packs.is_empty(), "no packs in the store");
@@ -96,18 +133,39 @@ fn a_damaged_store_fails_the_restore_and_leaves_no_partial_file() -> Result<()> 
     }
     let out = setup.path("out.db");
     let database = setup.database();
-    let (path, out_name) = (database.to_str().context("UTF-8")?, out.to_str().context("UTF-8")?);
-    let said = setup.ctl(&["restore", "-s", path, "--hostname", HOST, "-o", out_name])?.expect_failure()?;
-    ensure!(said.contains("packs/"), "the error does not name the object: {said:?}");
+    let (path, out_name) = (
+        database.to_str().context("UTF-8")?,
+        out.to_str().context("UTF-8")?,
+    );
+    let said = setup
+        .ctl(&["restore", "-s", path, "--hostname", HOST, "-o", out_name])?
+        .expect_failure()?;
+    ensure!(
+        said.contains("packs/"),
+        "the error does not name the object: {said:?}"
+    );
     ensure!(!out.exists(), "a partial file was left");
-    let beside: Vec<_> = std::fs::read_dir(setup.path(""))?.map_while(Result::ok).map(|entry| entry.file_name()).collect();
-    ensure!(!beside.iter().any(|name| name.to_string_lossy().contains("out.db")), "left behind: {beside:?}");
+    let beside: Vec<_> = std::fs::read_dir(setup.path(""))?
+        .map_while(Result::ok)
+        .map(|entry| entry.file_name())
+        .collect();
+    ensure!(
+        !beside
+            .iter()
+            .any(|name| name.to_string_lossy().contains("out.db")),
+        "left behind: {beside:?}"
+    );
 
     for pack in &packs {
         std::fs::remove_file(pack)?;
     }
-    let said = setup.ctl(&["restore", "-s", path, "--hostname", HOST, "-o", out_name])?.expect_failure()?;
-    ensure!(said.contains("packs/") && !out.exists(), "a missing pack: {said:?}");
+    let said = setup
+        .ctl(&["restore", "-s", path, "--hostname", HOST, "-o", out_name])?
+        .expect_failure()?;
+    ensure!(
+        said.contains("packs/") && !out.exists(),
+        "a missing pack: {said:?}"
+    );
     Ok(())
 }
 
@@ -126,16 +184,41 @@ fn files_below(folder: &std::path::Path, files: &mut Vec<std::path::PathBuf>) ->
 #[test]
 fn exit_status_is_two_for_bad_usage_and_one_for_failure() -> Result<()> {
     let setup = Setup::new(Kind::Directory)?;
-    for arguments in [&["no-such-command"][..], &["restore", "--no-such-option"], &["flush"]] {
+    for arguments in [
+        &["no-such-command"][..],
+        &["restore", "--no-such-option"],
+        &["flush"],
+    ] {
         let done = setup.ctl(arguments)?;
-        ensure!(done.status.code() == Some(2), "{arguments:?}: {}", done.status);
+        ensure!(
+            done.status.code() == Some(2),
+            "{arguments:?}: {}",
+            done.status
+        );
     }
-    for arguments in [&["restore", "-s", "/never/written.db", "--hostname", HOST][..], &["restore", "-m", "/none"], &["flush", "/none"]] {
+    for arguments in [
+        &["restore", "-s", "/never/written.db", "--hostname", HOST][..],
+        &["restore", "-m", "/none"],
+        &["flush", "/none"],
+    ] {
         let done = setup.ctl(arguments)?;
-        ensure!(done.status.code() == Some(1), "{arguments:?}: {} {}", done.status, done.stderr);
+        ensure!(
+            done.status.code() == Some(1),
+            "{arguments:?}: {} {}",
+            done.status,
+            done.stderr
+        );
         let lines = done.stderr.trim().lines().count();
-        ensure!((1..=3).contains(&lines), "{arguments:?} gave {lines} lines: {}", done.stderr);
-        ensure!(!done.stderr.contains('\u{1b}'), "colour without a terminal: {:?}", done.stderr);
+        ensure!(
+            (1..=3).contains(&lines),
+            "{arguments:?} gave {lines} lines: {}",
+            done.stderr
+        );
+        ensure!(
+            !done.stderr.contains('\u{1b}'),
+            "colour without a terminal: {:?}",
+            done.stderr
+        );
     }
     Ok(())
 }

@@ -54,7 +54,10 @@ fn thousand_transactions(kind: Kind, writer: Program, reader: Program) -> Result
         Kind::Directory => Some(Watch::start(&setup.manifest_file(&setup.database())?)?),
         Kind::S3 => None,
     };
-    let options = WorkloadOptions { reshape: true, bursts: true };
+    let options = WorkloadOptions {
+        reshape: true,
+        bursts: true,
+    };
     let mut workload = Workload::new(kind as u64 * 10 + writer as u64, options);
 
     let mut source = setup.writer(writer)?;
@@ -68,26 +71,45 @@ fn thousand_transactions(kind: Kind, writer: Program, reader: Program) -> Result
         source.run(&workload.step())?;
         if workload.committed().is_multiple_of(10) {
             let now = look(&mut replica).context(mount.log())?;
-            ensure!(now >= seen, "the replica went from transaction {seen} back to {now}");
+            ensure!(
+                now >= seen,
+                "the replica went from transaction {seen} back to {now}"
+            );
             advances += u64::from(now > seen);
             seen = now;
         }
     }
-    ensure!(advances >= 10, "the open reader saw only {advances} new states: the mount does not follow");
+    ensure!(
+        advances >= 10,
+        "the open reader saw only {advances} new states: the mount does not follow"
+    );
 
     let flushed = source.row("PRAGMA verneuil_flush_replication_data")?;
     ensure!(flushed == "1", "the flush pragma gave {flushed:?}");
     setup.restored_equals_source()?;
-    ensure!(check_state(&setup.path("restored.db"))? == TRANSACTIONS, "the last transaction is missing");
-    until("the open reader sees the last transaction", Duration::from_secs(20), || {
-        let now = look(&mut replica)?;
-        ensure!(now == TRANSACTIONS, "it sees {now}");
-        Ok(())
-    })?;
+    ensure!(
+        check_state(&setup.path("restored.db"))? == TRANSACTIONS,
+        "the last transaction is missing"
+    );
+    until(
+        "the open reader sees the last transaction",
+        Duration::from_secs(20),
+        || {
+            let now = look(&mut replica)?;
+            ensure!(now == TRANSACTIONS, "it sees {now}");
+            Ok(())
+        },
+    )?;
     for program in Program::ALL {
         let mut fresh = setup.reader(program, &mount)?;
-        ensure!(fresh.row("PRAGMA integrity_check")? == "ok", "{program:?} finds the replica damaged");
-        ensure!(look(&mut fresh)? == TRANSACTIONS, "{program:?} sees another state");
+        ensure!(
+            fresh.row("PRAGMA integrity_check")? == "ok",
+            "{program:?} finds the replica damaged"
+        );
+        ensure!(
+            look(&mut fresh)? == TRANSACTIONS,
+            "{program:?} sees another state"
+        );
         fresh.close()?;
     }
     replica.close()?;
@@ -106,16 +128,29 @@ fn look(replica: &mut Session) -> Result<u64> {
 fn every_version_is_a_committed_state(setup: &Setup, watch: Watch) -> Result<()> {
     let versions = watch.finish()?;
     let files = save_all(&versions, &setup.path("manifests"))?;
-    ensure!(files.len() >= MANIFESTS_MIN, "only {} manifests were published", files.len());
+    ensure!(
+        files.len() >= MANIFESTS_MIN,
+        "only {} manifests were published",
+        files.len()
+    );
     let out = setup.path("one.db");
     let mut last = 0;
     for (generation, manifest) in &files {
         setup.restore_manifest(manifest, &out)?;
         let state = check_state(&out).with_context(|| format!("generation {generation}"))?;
-        ensure!(state >= last, "generation {generation} holds transaction {state}, after one that held {last}");
+        ensure!(
+            state >= last,
+            "generation {generation} holds transaction {state}, after one that held {last}"
+        );
         last = state;
     }
-    ensure!(last == TRANSACTIONS, "the last manifest holds transaction {last}");
-    eprintln!("{} manifests restored, each to one committed state", files.len());
+    ensure!(
+        last == TRANSACTIONS,
+        "the last manifest holds transaction {last}"
+    );
+    eprintln!(
+        "{} manifests restored, each to one committed state",
+        files.len()
+    );
     Ok(())
 }

@@ -85,10 +85,15 @@ fn follow(mut rewrite: impl FnMut(&mut [u8])) -> Result<()> {
     look(&mut readers, source.workload.committed())?;
     for version in 1..VERSIONS {
         // As patches and as whole chunks: they reach the reader on different ways.
-        let budget = if version % 2 == 0 { PatchBudget::ORDINARY } else { PatchBudget::NONE };
+        let budget = if version % 2 == 0 {
+            PatchBudget::ORDINARY
+        } else {
+            PatchBudget::NONE
+        };
         publisher.publish(&source.next(&mut rewrite)?, budget)?;
         std::thread::sleep(SETTLED);
-        look(&mut readers, source.workload.committed()).with_context(|| format!("version {version}"))?;
+        look(&mut readers, source.workload.committed())
+            .with_context(|| format!("version {version}"))?;
     }
     for mut reader in readers {
         ensure!(reader.row("PRAGMA integrity_check")? == "ok");
@@ -99,8 +104,13 @@ fn follow(mut rewrite: impl FnMut(&mut [u8])) -> Result<()> {
 
 fn look(readers: &mut [Session], expected: u64) -> Result<()> {
     for reader in readers {
-        let seen = whole(&reader.row(STATE_SQL)?).with_context(|| format!("{:?}", reader.program()))?;
-        ensure!(seen == expected, "{:?} sees transaction {seen}, {expected} was published", reader.program());
+        let seen =
+            whole(&reader.row(STATE_SQL)?).with_context(|| format!("{:?}", reader.program()))?;
+        ensure!(
+            seen == expected,
+            "{:?} sees transaction {seen}, {expected} was published",
+            reader.program()
+        );
     }
     Ok(())
 }
@@ -117,7 +127,11 @@ impl Source {
         let connection = Connection::open(file)?;
         connection.execute_batch("PRAGMA synchronous=OFF")?;
         let workload = Workload::new(23, WorkloadOptions::default());
-        Ok(Self { connection, file: file.to_owned(), workload })
+        Ok(Self {
+            connection,
+            file: file.to_owned(),
+            workload,
+        })
     }
 
     fn next(&mut self, rewrite: &mut impl FnMut(&mut [u8])) -> Result<Vec<u8>> {

@@ -17,7 +17,9 @@ const COMMIT_MAX: Duration = Duration::from_secs(5);
 #[test]
 fn commits_go_on_while_a_directory_store_is_away_and_arrive_when_it_is_back() -> Result<()> {
     let setup = Setup::new(Kind::Directory)?;
-    let Target::Directory(root) = setup.target() else { unreachable!("a directory store was asked for") };
+    let Target::Directory(root) = setup.target() else {
+        unreachable!("a directory store was asked for")
+    };
     let root = root.clone();
     survive(&setup, || DirectoryAway::take(&root), drop)
 }
@@ -25,7 +27,9 @@ fn commits_go_on_while_a_directory_store_is_away_and_arrive_when_it_is_back() ->
 #[test]
 fn commits_go_on_while_s3_is_away_and_arrive_when_it_is_back() -> Result<()> {
     let setup = Setup::new(Kind::S3)?;
-    let Target::S3 { proxy, .. } = setup.target() else { unreachable!("an S3 store was asked for") };
+    let Target::S3 { proxy, .. } = setup.target() else {
+        unreachable!("an S3 store was asked for")
+    };
     let away = || {
         proxy.cut();
         Ok(())
@@ -37,7 +41,9 @@ fn commits_go_on_while_s3_is_away_and_arrive_when_it_is_back() -> Result<()> {
 fn a_database_that_is_born_while_the_store_is_away_arrives_when_it_is_back() -> Result<()> {
     let _limit = watchdog::limit("born_while_away", 200);
     let setup = Setup::new(Kind::Directory)?;
-    let Target::Directory(root) = setup.target() else { unreachable!("a directory store was asked for") };
+    let Target::Directory(root) = setup.target() else {
+        unreachable!("a directory store was asked for")
+    };
     let away = DirectoryAway::take(root)?;
     let mut workload = Workload::new(5, WorkloadOptions::default());
     let mut source = setup.writer(Program::Python)?;
@@ -47,7 +53,11 @@ fn a_database_that_is_born_while_the_store_is_away_arrives_when_it_is_back() -> 
     source.close().map(drop)
 }
 
-fn survive<Away>(setup: &Setup, take: impl Fn() -> Result<Away>, give_back: impl Fn(Away)) -> Result<()> {
+fn survive<Away>(
+    setup: &Setup,
+    take: impl Fn() -> Result<Away>,
+    give_back: impl Fn(Away),
+) -> Result<()> {
     let _limit = watchdog::limit("survive", 300);
     let mut workload = Workload::new(3, WorkloadOptions::default());
     let mut source = setup.writer(Program::Rusqlite)?;
@@ -56,9 +66,14 @@ fn survive<Away>(setup: &Setup, take: impl Fn() -> Result<Away>, give_back: impl
     for round in 0..2 {
         let away = take()?;
         commit(&mut source, &mut workload, 100)?;
-        let said = setup.ctl(&["flush", &setup.spool().to_string_lossy()])?.expect_failure()?;
+        let said = setup
+            .ctl(&["flush", &setup.spool().to_string_lossy()])?
+            .expect_failure()?;
         let name = setup.database();
-        ensure!(said.contains(&*name.to_string_lossy()), "flush does not name what is left: {said:?}");
+        ensure!(
+            said.contains(&*name.to_string_lossy()),
+            "flush does not name what is left: {said:?}"
+        );
         eprintln!("round {round}, flush without a store: {}", said.trim());
         commit(&mut source, &mut workload, 20)?;
         give_back(away);
@@ -73,20 +88,28 @@ fn commit(source: &mut Session, workload: &mut Workload, transactions: u64) -> R
         let lines = workload.step();
         let begin = Instant::now();
         source.run(&lines).context("while the store is away")?;
-        ensure!(begin.elapsed() < COMMIT_MAX, "a transaction took {:?}", begin.elapsed());
+        ensure!(
+            begin.elapsed() < COMMIT_MAX,
+            "a transaction took {:?}",
+            begin.elapsed()
+        );
     }
     Ok(())
 }
 
 fn arrives(setup: &Setup, transaction: u64) -> Result<()> {
     let begin = Instant::now();
-    until("the last transaction has arrived", Duration::from_secs(90), || {
-        let out = setup.path("arrived.db");
-        setup.restore(&setup.database(), &out)?;
-        let state = check_state(&out)?;
-        ensure!(state == transaction, "transaction {state} of {transaction}");
-        Ok(())
-    })?;
+    until(
+        "the last transaction has arrived",
+        Duration::from_secs(90),
+        || {
+            let out = setup.path("arrived.db");
+            setup.restore(&setup.database(), &out)?;
+            let state = check_state(&out)?;
+            ensure!(state == transaction, "transaction {state} of {transaction}");
+            Ok(())
+        },
+    )?;
     eprintln!("arrived {:?} after the store was back", begin.elapsed());
     setup.restored_equals_source()
 }

@@ -15,7 +15,8 @@ const REFRESH: Duration = Duration::from_millis(50);
 const SETTLED: Duration = Duration::from_millis(900);
 
 #[test]
-fn on_a_directory_store_the_next_select_sees_new_commits_and_a_transaction_one_snapshot() -> Result<()> {
+fn on_a_directory_store_the_next_select_sees_new_commits_and_a_transaction_one_snapshot()
+-> Result<()> {
     follow(Kind::Directory)
 }
 
@@ -39,7 +40,11 @@ fn follow(kind: Kind) -> Result<()> {
     }
     for round in 0..4 {
         commit_and_settle(&setup, &mut source, &mut workload)?;
-        expect_all(&mut readers, workload.committed(), &format!("round {round}, at the next SELECT"))?;
+        expect_all(
+            &mut readers,
+            workload.committed(),
+            &format!("round {round}, at the next SELECT"),
+        )?;
 
         let held = workload.committed();
         for reader in &mut readers {
@@ -76,7 +81,11 @@ fn commit_and_settle(setup: &Setup, source: &mut Session, workload: &mut Workloa
 fn expect_all(readers: &mut [Session], expected: u64, when: &str) -> Result<()> {
     for reader in readers {
         let seen = whole(&reader.row(STATE_SQL)?)?;
-        ensure!(seen == expected, "{:?} sees transaction {seen} and not {expected}: {when}", reader.program());
+        ensure!(
+            seen == expected,
+            "{:?} sees transaction {seen} and not {expected}: {when}",
+            reader.program()
+        );
     }
     Ok(())
 }

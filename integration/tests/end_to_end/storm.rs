@@ -23,9 +23,18 @@ const ADVANCES_MIN: usize = 500;
 #[test]
 fn four_kinds_of_readers_see_no_error_and_no_mixture_in_sixty_seconds_of_advances() -> Result<()> {
     let _limit = watchdog::limit("storm", SECONDS + 120);
-    let pace = Pace { min_manifest_interval_ms: 50, ..Pace::default() };
+    let pace = Pace {
+        min_manifest_interval_ms: 50,
+        ..Pace::default()
+    };
     let setup = Setup::with_pace(Kind::Directory, pace)?;
-    let mut workload = Workload::new(11, WorkloadOptions { reshape: false, bursts: true });
+    let mut workload = Workload::new(
+        11,
+        WorkloadOptions {
+            reshape: false,
+            bursts: true,
+        },
+    );
     let mut source = setup.writer(Program::Rusqlite)?;
     for _ in 0..50 {
         source.run(&workload.step())?;
@@ -51,7 +60,9 @@ fn four_kinds_of_readers_see_no_error_and_no_mixture_in_sixty_seconds_of_advance
         });
         let results = collect(readers);
         ended.store(true, Ordering::SeqCst);
-        let written = writing.join().map_err(|_| anyhow::anyhow!("the writer panicked"))?;
+        let written = writing
+            .join()
+            .map_err(|_| anyhow::anyhow!("the writer panicked"))?;
         judge(&results.with_context(|| mount.log())?)?;
         written
     })?;
@@ -61,9 +72,18 @@ fn four_kinds_of_readers_see_no_error_and_no_mixture_in_sixty_seconds_of_advance
 
 fn start_reader(uri: &str, mode: &str) -> Result<Child> {
     let mut command = process::tied(paths::python()?);
-    command.args(["-c", include_str!("../../programs/storm_reader.py"), uri, mode]);
+    command.args([
+        "-c",
+        include_str!("../../programs/storm_reader.py"),
+        uri,
+        mode,
+    ]);
     command.args([&SECONDS.to_string(), STATE_SQL]);
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().context("could not start a reader")
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .context("could not start a reader")
 }
 
 fn collect(readers: Vec<(&'static str, Child)>) -> Result<Vec<(&'static str, Value)>> {
@@ -74,8 +94,14 @@ fn collect(readers: Vec<(&'static str, Child)>) -> Result<Vec<(&'static str, Val
         if let Some(mut pipe) = reader.stdout.take() {
             std::io::Read::read_to_string(&mut pipe, &mut text)?;
         }
-        ensure!(status.with_context(|| mode)?.success(), "the reader {mode} failed");
-        results.push((mode, serde_json::from_str(&text).with_context(|| format!("{mode}: {text:?}"))?));
+        ensure!(
+            status.with_context(|| mode)?.success(),
+            "the reader {mode} failed"
+        );
+        results.push((
+            mode,
+            serde_json::from_str(&text).with_context(|| format!("{mode}: {text:?}"))?,
+        ));
     }
     Ok(results)
 }
@@ -84,15 +110,35 @@ fn judge(results: &[(&str, Value)]) -> Result<()> {
     let mut states = BTreeSet::new();
     for (mode, result) in results {
         let own: BTreeSet<u64> = serde_json::from_value(result["states"].clone())?;
-        eprintln!("{mode}: {} transactions, {} states", result["transactions"], own.len());
+        eprintln!(
+            "{mode}: {} transactions, {} states",
+            result["transactions"],
+            own.len()
+        );
         let none = Value::Array(Vec::new());
-        ensure!(result["errors"] == none, "{mode} had errors: {}", result["errors"]);
-        ensure!(result["mixtures"] == none, "{mode} saw mixtures: {}", result["mixtures"]);
-        ensure!(result["backwards"] == 0, "{mode} went back in time {} times", result["backwards"]);
+        ensure!(
+            result["errors"] == none,
+            "{mode} had errors: {}",
+            result["errors"]
+        );
+        ensure!(
+            result["mixtures"] == none,
+            "{mode} saw mixtures: {}",
+            result["mixtures"]
+        );
+        ensure!(
+            result["backwards"] == 0,
+            "{mode} went back in time {} times",
+            result["backwards"]
+        );
         ensure!(own.len() > 50, "{mode} saw only {} states", own.len());
         states.extend(own);
     }
     eprintln!("{} different states in {SECONDS} s", states.len());
-    ensure!(states.len() >= ADVANCES_MIN, "only {} advances in {SECONDS} s", states.len());
+    ensure!(
+        states.len() >= ADVANCES_MIN,
+        "only {} advances in {SECONDS} s",
+        states.len()
+    );
     Ok(())
 }

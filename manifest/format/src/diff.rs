@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
-use crate::ids::ChunkIndex;
+use crate::ids::{ChunkIndex, chunk_len};
 use crate::list::{ChunkList, Missing};
 use crate::manifest::Manifest;
 use crate::node::{LookupError, NodeRef, NodeSource};
@@ -13,7 +13,11 @@ impl Manifest {
     ///
     /// # Errors
     /// [`LookupError::Missing`] if nodes have to be loaded first: only those that differ (at most twice: inner nodes, then leaves).
-    pub fn diff(&self, newer: &Self, nodes: &dyn NodeSource) -> Result<Vec<Range<u32>>, LookupError> {
+    pub fn diff(
+        &self,
+        newer: &Self,
+        nodes: &dyn NodeSource,
+    ) -> Result<Vec<Range<u32>>, LookupError> {
         // Below this, both have all chunks; from here on, one has them.
         let common = self.list.count.min(newer.list.count);
         let mut candidates = BTreeSet::new();
@@ -24,24 +28,51 @@ impl Manifest {
             candidates.extend(manifest.list.count.checked_sub(1));
         }
         let leaf_entries = self.list.shape.leaf_entries;
-        for slot in differing_slots(&self.list, &newer.list, nodes)? {
+        let differing = differing_slots(&self.list, &newer.list, nodes)?;
+        for slot in &differing {
             let first = slot * leaf_entries;
             candidates.extend(first..first.saturating_add(leaf_entries).min(common));
         }
 
         let mut ranges: Vec<Range<u32>> = Vec::new();
         let mut missing = Missing::default();
-        for index in candidates.range(..common).map(|&index| ChunkIndex(index)) {
-            let old = missing.note(self.chunk(index, nodes))?;
-            let new = missing.note(newer.chunk(index, nodes))?;
-            if let (Some(old), Some(new)) = (old, new)
-                && (old.id, old.len) != (new.id, new.len)
-            {
-                push(&mut ranges, index.0..index.0 + 1);
+        for &index in candidates.range(..common) {
+            let same_leaf = !differing.contains(&(index / leaf_entries));
+            if let Some(true) = missing.note(self.differs_at(newer, index, same_leaf, nodes))? {
+                push(&mut ranges, index..index + 1);
             }
         }
         push(&mut ranges, common..self.list.count.max(newer.list.count));
         missing.into_result(ranges)
+    }
+
+    /// Whether a chunk that both have differs. An ordinary commit only patches chunks: that needs no nodes.
+    fn differs_at(
+        &self,
+        newer: &Self,
+        index: u32,
+        same_leaf: bool,
+        nodes: &dyn NodeSource,
+    ) -> Result<bool, LookupError> {
+        let at = ChunkIndex(index);
+        if chunk_len(self.file_len(), at) != chunk_len(newer.file_len(), at) {
+            return Ok(true);
+        }
+        let same_entry =
+            same_leaf && self.list.overlay.get(&index) == newer.list.overlay.get(&index);
+        match (self.patches.get(&index), newer.patches.get(&index)) {
+            (Some(old), Some(new)) => Ok(old.id != new.id),
+            // A patch always makes a difference to the stored version (else `step` drops it).
+            (Some(_), None) | (None, Some(_)) if same_entry => Ok(true),
+            (None, None) if same_entry => Ok(false),
+            _ => {
+                let old = self.chunk(at, nodes);
+                let new = newer.chunk(at, nodes);
+                let mut missing = Missing::default();
+                let (old, new) = (missing.note(old)?, missing.note(new)?);
+                missing.into_result(old.map(|view| view.id) != new.map(|view| view.id))
+            }
+        }
     }
 }
 
@@ -56,8 +87,12 @@ fn differing_slots(
     // An inner node that both have in the same place need not be looked into, if it is believed about the same chunks.
     let same = |top: &u32, node: &NodeRef| {
         let end = (u64::from(*top) + 1) * old.shape.top_span(true);
-        let believed_alike = old.covered == new.covered || end <= u64::from(old.covered.min(new.covered));
-        old.inner == new.inner && believed_alike && old.nodes.get(top) == Some(node) && new.nodes.get(top) == Some(node)
+        let believed_alike =
+            old.covered == new.covered || end <= u64::from(old.covered.min(new.covered));
+        old.inner == new.inner
+            && believed_alike
+            && old.nodes.get(top) == Some(node)
+            && new.nodes.get(top) == Some(node)
     };
     for (list, leaves) in [old, new].into_iter().zip(&mut leaves) {
         for (top, _) in list.nodes.iter().filter(|(top, node)| !same(top, node)) {
@@ -67,11 +102,16 @@ fn differing_slots(
         }
     }
     let [old_leaves, new_leaves] = leaves;
-    let slots: BTreeSet<u32> = old_leaves.keys().chain(new_leaves.keys()).copied().collect();
+    let slots: BTreeSet<u32> = old_leaves
+        .keys()
+        .chain(new_leaves.keys())
+        .copied()
+        .collect();
     // A leaf on the border of what one list believes of it is not the same leaf to both.
     let border = old.covered.min(new.covered) / old.shape.leaf_entries;
     let differs = |slot: &u32| {
-        old_leaves.get(slot) != new_leaves.get(slot) || (*slot == border && old.covered != new.covered)
+        old_leaves.get(slot) != new_leaves.get(slot)
+            || (*slot == border && old.covered != new.covered)
     };
     missing.into_result(slots.into_iter().filter(differs).collect())
 }

@@ -35,7 +35,10 @@ pub struct Entry {
 impl Entry {
     /// The entry of a chunk of `len` zeros.
     pub fn zero(len: u32) -> Self {
-        Self { id: ChunkId::of_zeros(len), stored: Stored::Zero }
+        Self {
+            id: ChunkId::of_zeros(len),
+            stored: Stored::Zero,
+        }
     }
 
     /// Whether the chunk is not stored, being all zeros.

@@ -22,7 +22,9 @@ pub enum FormatError {
     #[error("not a Verneuil manifest (its first bytes are something else)")]
     NotAManifest,
     /// A manifest of a version that this software does not know.
-    #[error("manifest of format version {found}, but this software reads version {known}: a newer Verneuil wrote it")]
+    #[error(
+        "manifest of format version {found}, but this software reads version {known}: a newer Verneuil wrote it"
+    )]
     UnknownVersion {
         /// The version found.
         found: u32,

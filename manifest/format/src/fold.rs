@@ -46,8 +46,12 @@ impl ChunkList {
         list.resize(count);
         for (&index, entry) in changes {
             match entry {
-                Some(entry) if entry.is_zero() && index >= list.covered => list.overlay.remove(&index),
-                Some(entry) if entry.is_zero() => list.overlay.insert(index, Entry::zero(CHUNK_LEN_BYTES)),
+                Some(entry) if entry.is_zero() && index >= list.covered => {
+                    list.overlay.remove(&index)
+                }
+                Some(entry) if entry.is_zero() => {
+                    list.overlay.insert(index, Entry::zero(CHUNK_LEN_BYTES))
+                }
                 Some(entry) => list.overlay.insert(index, *entry),
                 None => list.overlay.insert(index, UNKNOWN),
             };
@@ -61,7 +65,12 @@ impl ChunkList {
             let end = (u64::from(last) + 1) * u64::from(list.shape.leaf_entries);
             list.covered = list.covered.max(end.min(u64::from(count)) as u32);
         }
-        let edit = ListEdit { list, covered_before, folds: BTreeMap::new(), inners: BTreeMap::new() };
+        let edit = ListEdit {
+            list,
+            covered_before,
+            folds: BTreeMap::new(),
+            inners: BTreeMap::new(),
+        };
         edit.load_nodes(&folds, nodes)
     }
 
@@ -71,7 +80,8 @@ impl ChunkList {
             self.overlay.split_off(&count);
             self.covered = self.covered.min(count);
             let (covered, span) = (u64::from(self.covered), self.shape.top_span(self.inner));
-            self.nodes.retain(|&slot, _| u64::from(slot) * span < covered);
+            self.nodes
+                .retain(|&slot, _| u64::from(slot) * span < covered);
         }
         self.count = count;
     }
@@ -80,7 +90,9 @@ impl ChunkList {
     fn flatten(&mut self, nodes: &dyn NodeSource) -> Result<(), LookupError> {
         let mut missing = Missing::default();
         for (slot, leaf) in self.leaf_refs(nodes)? {
-            let Some(leaf) = missing.note(load(&leaf, nodes))? else { continue };
+            let Some(leaf) = missing.note(load(&leaf, nodes))? else {
+                continue;
+            };
             let first = slot * self.shape.leaf_entries;
             for (index, entry) in (first..self.covered).zip(leaf_entries(&leaf)?) {
                 self.overlay.entry(index).or_insert(*entry);
@@ -102,9 +114,14 @@ impl ChunkList {
         }
         let mut touched = BTreeMap::new();
         for index in self.overlay.keys() {
-            *touched.entry(index / self.shape.leaf_entries).or_insert(0usize) += 1;
+            *touched
+                .entry(index / self.shape.leaf_entries)
+                .or_insert(0usize) += 1;
         }
-        let mut slots: Vec<(Reverse<usize>, u32)> = touched.into_iter().map(|(slot, n)| (Reverse(n), slot)).collect();
+        let mut slots: Vec<(Reverse<usize>, u32)> = touched
+            .into_iter()
+            .map(|(slot, n)| (Reverse(n), slot))
+            .collect();
         slots.sort_unstable();
         let mut folds = BTreeSet::new();
         for (Reverse(n), slot) in slots {
@@ -116,7 +133,9 @@ impl ChunkList {
         }
         // When nodes come to be believed about more chunks, the leaf on the old border loses what is stale in it.
         let border = self.covered / self.shape.leaf_entries;
-        if !self.covered.is_multiple_of(self.shape.leaf_entries) && folds.last().is_some_and(|&last| last > border) {
+        if !self.covered.is_multiple_of(self.shape.leaf_entries)
+            && folds.last().is_some_and(|&last| last > border)
+        {
             folds.insert(border);
         }
         folds
@@ -125,12 +144,18 @@ impl ChunkList {
 
 impl ListEdit {
     /// Loads the nodes that will be rewritten, and converts between lists with and without inner nodes.
-    fn load_nodes(mut self, folds: &BTreeSet<u32>, nodes: &dyn NodeSource) -> Result<Self, LookupError> {
+    fn load_nodes(
+        mut self,
+        folds: &BTreeSet<u32>,
+        nodes: &dyn NodeSource,
+    ) -> Result<Self, LookupError> {
         let mut before = self.list.clone();
         before.covered = self.covered_before;
         let mut missing = Missing::default();
         for &slot in folds {
-            let leaf = before.leaf_ref(slot, nodes).and_then(|leaf| leaf.map(|leaf| load(&leaf, nodes)).transpose());
+            let leaf = before
+                .leaf_ref(slot, nodes)
+                .and_then(|leaf| leaf.map(|leaf| load(&leaf, nodes)).transpose());
             if let Some(leaf) = missing.note(leaf)? {
                 self.folds.insert(slot, leaf);
             }
@@ -155,10 +180,15 @@ impl ListEdit {
             }
             (false, true) => {
                 for (slot, leaf) in std::mem::take(&mut list.nodes) {
-                    self.inners.entry(slot / list.shape.inner_slots).or_default().insert(slot, leaf);
+                    self.inners
+                        .entry(slot / list.shape.inner_slots)
+                        .or_default()
+                        .insert(slot, leaf);
                 }
                 for slot in folds {
-                    self.inners.entry(slot / list.shape.inner_slots).or_default();
+                    self.inners
+                        .entry(slot / list.shape.inner_slots)
+                        .or_default();
                 }
             }
             (true, false) => {
@@ -176,15 +206,28 @@ impl ListEdit {
     /// # Errors
     /// If a node cannot be compressed.
     pub fn finish(self, packed: &BTreeMap<u32, Entry>) -> Result<Edited, FormatError> {
-        let Self { mut list, covered_before, folds, inners } = self;
+        let Self {
+            mut list,
+            covered_before,
+            folds,
+            inners,
+        } = self;
         for (index, entry) in packed {
             list.overlay.insert(*index, *entry);
         }
-        let mut edited = Edited { list: ChunkList::empty(list.shape), packs: Vec::new(), nodes: Vec::new() };
+        let mut edited = Edited {
+            list: ChunkList::empty(list.shape),
+            packs: Vec::new(),
+            nodes: Vec::new(),
+        };
 
         let mut leaves = BTreeMap::new();
         for (slot, old) in folds {
-            let old = old.as_deref().map(leaf_entries).transpose()?.unwrap_or_default();
+            let old = old
+                .as_deref()
+                .map(leaf_entries)
+                .transpose()?
+                .unwrap_or_default();
             leaves.insert(slot, Node::Leaf(list.take_leaf(slot, old, covered_before)));
         }
         let leaves = edited.write(leaves)?;
@@ -192,11 +235,17 @@ impl ListEdit {
         if list.inner {
             let mut nodes = inners;
             for (slot, leaf) in leaves {
-                set(nodes.entry(slot / list.shape.inner_slots).or_default(), slot, leaf);
+                set(
+                    nodes.entry(slot / list.shape.inner_slots).or_default(),
+                    slot,
+                    leaf,
+                );
             }
             let per_inner = list.shape.inner_slots;
             let local = |(slot, leaf)| (slot % per_inner, leaf);
-            let inner = |(top, below): (u32, BTreeMap<_, _>)| (top, Node::Inner(below.into_iter().map(local).collect()));
+            let inner = |(top, below): (u32, BTreeMap<_, _>)| {
+                (top, Node::Inner(below.into_iter().map(local).collect()))
+            };
             for (top, node) in edited.write(nodes.into_iter().map(inner).collect())? {
                 set(&mut list.nodes, top, node);
             }
@@ -215,10 +264,14 @@ impl ChunkList {
     fn take_leaf(&mut self, slot: u32, old: &[Entry], covered_before: u32) -> Vec<Entry> {
         let zero = Entry::zero(CHUNK_LEN_BYTES);
         let first = slot * self.shape.leaf_entries;
-        let end = self.covered.min(first.saturating_add(self.shape.leaf_entries));
+        let end = self
+            .covered
+            .min(first.saturating_add(self.shape.leaf_entries));
         let mut entries = Vec::with_capacity(self.shape.leaf_entries as usize);
         for index in first..end {
-            let old = old.get((index - first) as usize).filter(|_| index < covered_before);
+            let old = old
+                .get((index - first) as usize)
+                .filter(|_| index < covered_before);
             entries.push(self.overlay.remove(&index).or(old.copied()).unwrap_or(zero));
         }
         while entries.pop_if(|entry| entry.is_zero()).is_some() {}
@@ -228,9 +281,14 @@ impl ChunkList {
 
 impl Edited {
     /// Writes nodes into packs of their own; `None` for those that are all zero.
-    fn write(&mut self, nodes: BTreeMap<u32, Node>) -> Result<BTreeMap<u32, Option<NodeRef>>, FormatError> {
-        let (empty, full): (BTreeMap<_, _>, BTreeMap<_, _>) = nodes.into_iter().partition(|(_, node)| node.is_empty());
-        let mut refs: BTreeMap<u32, Option<NodeRef>> = empty.into_keys().map(|slot| (slot, None)).collect();
+    fn write(
+        &mut self,
+        nodes: BTreeMap<u32, Node>,
+    ) -> Result<BTreeMap<u32, Option<NodeRef>>, FormatError> {
+        let (empty, full): (BTreeMap<_, _>, BTreeMap<_, _>) =
+            nodes.into_iter().partition(|(_, node)| node.is_empty());
+        let mut refs: BTreeMap<u32, Option<NodeRef>> =
+            empty.into_keys().map(|slot| (slot, None)).collect();
         let mut full = full.into_iter().peekable();
         while full.peek().is_some() {
             let mut builder = PackBuilder::new();
@@ -257,7 +315,11 @@ impl Edited {
 /// Stands in the overlay until the chunk is packed; it only has to be other than zero.
 const UNKNOWN: Entry = Entry {
     id: ChunkId([0; 32]),
-    stored: Stored::Frame(FrameRef { pack: PackId([0; 32]), offset: 0, len: 0 }),
+    stored: Stored::Frame(FrameRef {
+        pack: PackId([0; 32]),
+        offset: 0,
+        len: 0,
+    }),
 };
 
 fn set(nodes: &mut BTreeMap<u32, NodeRef>, slot: u32, node: Option<NodeRef>) {

@@ -44,7 +44,11 @@ impl Head {
                 return Err(FormatError::NotAManifest);
             }
             let (have, need) = (bytes.len() as u64, HEAD_LEN_BYTES as u64);
-            return Err(FormatError::Truncated { what: "manifest head", have, need });
+            return Err(FormatError::Truncated {
+                what: "manifest head",
+                have,
+                need,
+            });
         };
         if !head.starts_with(&MAGIC) {
             return Err(FormatError::NotAManifest);
@@ -52,13 +56,21 @@ impl Head {
         // The version comes first: another version may lay out everything behind it in another way.
         let version = u32::from_le_bytes(field(head, 8));
         if version != FORMAT_VERSION {
-            return Err(FormatError::UnknownVersion { found: version, known: FORMAT_VERSION });
+            return Err(FormatError::UnknownVersion {
+                found: version,
+                known: FORMAT_VERSION,
+            });
         }
         if head[CHECKSUM_AT..] != checksum(&head[..CHECKSUM_AT]) {
-            return Err(FormatError::Damaged { what: "manifest head" });
+            return Err(FormatError::Damaged {
+                what: "manifest head",
+            });
         }
         if field(head, 44) != [0; 4] {
-            return Err(malformed("manifest head", "its reserved bytes are not zero"));
+            return Err(malformed(
+                "manifest head",
+                "its reserved bytes are not zero",
+            ));
         }
         let decoded = Self {
             generation: Generation(u64::from_le_bytes(field(head, 16))),
@@ -67,10 +79,17 @@ impl Head {
             body_len: u32::from_le_bytes(field(head, 40)),
         };
         if u32::from_le_bytes(field(head, 12)) as usize != HEAD_LEN_BYTES {
-            return Err(malformed("manifest head", "it gives another length for itself"));
+            return Err(malformed(
+                "manifest head",
+                "it gives another length for itself",
+            ));
         }
         within("file length", decoded.file_len, FILE_LEN_MAX_BYTES)?;
-        within("manifest length", decoded.manifest_len(), MANIFEST_LEN_MAX_BYTES as u64)?;
+        within(
+            "manifest length",
+            decoded.manifest_len(),
+            MANIFEST_LEN_MAX_BYTES as u64,
+        )?;
         Ok(decoded)
     }
 

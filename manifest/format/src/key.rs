@@ -19,7 +19,8 @@ const EMPTY: &str = "%empty";
 /// First segment of a path that does not start with `/`.
 const RELATIVE: &str = "%relative";
 
-/// Starts the segment that stands for a name too long for a file name; the BLAKE3 of the name follows.
+/// Starts the segment that stands for a name that no file name can hold (too long, or with a `/` or NUL in it, as a host's might);
+/// the BLAKE3 of the name follows.
 const HASHED_NAME: &str = "%name-";
 
 /// Starts the only segment after the host of a path too long for a key; the BLAKE3 of the path follows.
@@ -97,7 +98,7 @@ pub fn host_segment(host: &str) -> String {
     path_segment(host.as_bytes())
 }
 
-/// The segment of one name of a path (no `/` in it), without the mark that ends a database's.
+/// The segment of one name of a path, without the mark that ends a database's.
 pub fn path_segment(name: &[u8]) -> String {
     match name {
         b"" => return EMPTY.to_owned(),
@@ -115,7 +116,7 @@ pub fn path_segment(name: &[u8]) -> String {
             segment.push(char::from(HEX[usize::from(byte >> 4)]));
             segment.push(char::from(HEX[usize::from(byte & 15)]));
         }
-        if segment.len() > SEGMENT_LEN_MAX_BYTES {
+        if segment.len() > SEGMENT_LEN_MAX_BYTES || matches!(byte, b'/' | 0) {
             return format!("{HASHED_NAME}{}", blake3::hash(name).to_hex());
         }
     }
@@ -125,8 +126,8 @@ pub fn path_segment(name: &[u8]) -> String {
 /// Inverts [`path_segment`] and [`host_segment`].
 ///
 /// # Errors
-/// If the segment is not one that [`manifest_key`] makes. (Names from a store are not to be trusted: what decodes is never empty
-/// by accident and never holds a `/`; it may be `.` or `..`, which a mount must refuse.)
+/// If the segment is not one that [`manifest_key`] makes. What decodes never holds a `/` or a NUL, but may be empty, `.` or `..`,
+/// which a mount must refuse.
 pub fn decode_segment(segment: &str) -> Result<Segment, FormatError> {
     const WHAT: &str = "key segment";
     if segment.is_empty() || segment.len() > SEGMENT_LEN_MAX_BYTES {
@@ -138,8 +139,15 @@ pub fn decode_segment(segment: &str) -> Result<Segment, FormatError> {
     if segment == RELATIVE {
         return Ok(Segment::Hashed);
     }
-    if let Some(hex) = segment.strip_prefix(HASHED_NAME).or_else(|| segment.strip_prefix(HASHED_PATH)) {
-        if hex.len() == 64 && hex.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b)) {
+    if let Some(hex) = segment
+        .strip_prefix(HASHED_NAME)
+        .or_else(|| segment.strip_prefix(HASHED_PATH))
+    {
+        if hex.len() == 64
+            && hex
+                .bytes()
+                .all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
+        {
             return Ok(Segment::Hashed);
         }
         return Err(malformed(WHAT, "its hash is not 64 hex digits"));
@@ -148,9 +156,15 @@ pub fn decode_segment(segment: &str) -> Result<Segment, FormatError> {
     let mut bytes = segment.bytes();
     while let Some(byte) = bytes.next() {
         if byte == b'%' {
-            let (high, low) = (bytes.next().and_then(hex_value), bytes.next().and_then(hex_value));
+            let (high, low) = (
+                bytes.next().and_then(hex_value),
+                bytes.next().and_then(hex_value),
+            );
             let (Some(high), Some(low)) = (high, low) else {
-                return Err(malformed(WHAT, "a % is not followed by two upper-case hex digits"));
+                return Err(malformed(
+                    WHAT,
+                    "a % is not followed by two upper-case hex digits",
+                ));
             };
             name.push(high << 4 | low);
         } else {
@@ -158,7 +172,7 @@ pub fn decode_segment(segment: &str) -> Result<Segment, FormatError> {
         }
     }
     // Only one spelling is right: else two keys would stand for one path.
-    if name.contains(&b'/') || path_segment(&name) != segment {
+    if path_segment(&name) != segment {
         return Err(malformed(WHAT, "it is not spelt as it should be"));
     }
     Ok(Segment::Plain(name))
@@ -166,11 +180,18 @@ pub fn decode_segment(segment: &str) -> Result<Segment, FormatError> {
 
 /// Host and path of a manifest's key; `None` if it is not such a key, or if the name is not in it (hashed).
 pub fn invert_manifest_key(key: &str) -> Option<(String, Vec<u8>)> {
-    let rest = key.strip_prefix(MANIFESTS_PREFIX)?.strip_suffix(DATABASE_MARK)?;
+    let rest = key
+        .strip_prefix(MANIFESTS_PREFIX)?
+        .strip_suffix(DATABASE_MARK)?;
     let (host, path_segments) = rest.split_once('/')?;
-    let Segment::Plain(host) = decode_segment(host).ok()? else { return None };
+    let Segment::Plain(host) = decode_segment(host).ok()? else {
+        return None;
+    };
     let host = String::from_utf8(host).ok()?;
-    let (names, absolute) = match path_segments.strip_prefix(RELATIVE).and_then(|names| names.strip_prefix('/')) {
+    let (names, absolute) = match path_segments
+        .strip_prefix(RELATIVE)
+        .and_then(|names| names.strip_prefix('/'))
+    {
         Some(names) => (names, false),
         None => (path_segments, true),
     };
@@ -179,7 +200,9 @@ pub fn invert_manifest_key(key: &str) -> Option<(String, Vec<u8>)> {
         if i > 0 || absolute {
             path.push(b'/');
         }
-        let Segment::Plain(name) = decode_segment(segment).ok()? else { return None };
+        let Segment::Plain(name) = decode_segment(segment).ok()? else {
+            return None;
+        };
         path.extend_from_slice(&name);
     }
     (manifest_key(&host, &path) == key).then_some((host, path))

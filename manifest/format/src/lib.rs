@@ -4,6 +4,8 @@
 //! [`assemble`] the reader's.
 
 #![forbid(unsafe_code)]
+// A list of one range is what it looks like here.
+#![allow(clippy::single_range_in_vec_init)]
 
 mod codec;
 mod diff;
@@ -36,12 +38,13 @@ pub use error::FormatError;
 pub use head::{FORMAT_VERSION, HEAD_LEN_BYTES, Head};
 pub use ids::{ChunkId, ChunkIndex, Generation, NodeId, PackId, chunk_count, chunk_len};
 pub use key::{
-    DATABASE_MARK, MANIFESTS_PREFIX, PACKS_PREFIX, Segment, decode_segment, deep_prefix, host_prefix, host_segment,
-    invert_manifest_key, invert_pack_key, manifest_key, pack_key, path_segment,
+    DATABASE_MARK, MANIFESTS_PREFIX, PACKS_PREFIX, Segment, decode_segment, deep_prefix,
+    host_prefix, host_segment, invert_manifest_key, invert_pack_key, manifest_key, pack_key,
+    path_segment,
 };
 pub use limits::CHUNK_LEN_BYTES;
 pub use manifest::{Identity, Manifest, SourceState};
 pub use node::{LookupError, Node, NodeRef, NodeSource};
 pub use pack::{Pack, PackBuilder, decode_frame, pack_frames};
 pub use patch::{ChunkView, Patch, PatchBudget, PatchedRange, assemble};
-pub use update::{Change, ChunkSource, NextState, Updated, UpdateError, Written};
+pub use update::{Change, ChunkSource, NextState, UpdateError, Updated, Written};

@@ -7,7 +7,8 @@ use crate::entry::Entry;
 use crate::error::{FormatError, malformed};
 use crate::ids::NodeId;
 use crate::limits::{
-    CHUNK_LEN_BYTES, FLAT_CHUNKS_MAX, INNER_SLOTS, LEAF_ENTRIES, LEAVES_IN_MANIFEST_MAX, OVERLAY_ENTRIES_MAX,
+    CHUNK_LEN_BYTES, FLAT_CHUNKS_MAX, INNER_SLOTS, LEAF_ENTRIES, LEAVES_IN_MANIFEST_MAX,
+    OVERLAY_ENTRIES_MAX,
 };
 use crate::node::{LookupError, Node, NodeRef, NodeSource};
 
@@ -43,7 +44,12 @@ impl Shape {
 
     /// Chunks below one node that the manifest lists.
     pub fn top_span(&self, inner: bool) -> u64 {
-        u64::from(self.leaf_entries) * if inner { u64::from(self.inner_slots) } else { 1 }
+        u64::from(self.leaf_entries)
+            * if inner {
+                u64::from(self.inner_slots)
+            } else {
+                1
+            }
     }
 }
 
@@ -68,7 +74,14 @@ pub(crate) struct ChunkList {
 
 impl ChunkList {
     pub fn empty(shape: Shape) -> Self {
-        Self { shape, count: 0, covered: 0, inner: false, nodes: BTreeMap::new(), overlay: BTreeMap::new() }
+        Self {
+            shape,
+            count: 0,
+            covered: 0,
+            inner: false,
+            nodes: BTreeMap::new(),
+            overlay: BTreeMap::new(),
+        }
     }
 
     /// The entry of chunk `index`.
@@ -80,7 +93,9 @@ impl ChunkList {
         if index >= self.covered {
             return Ok(zero);
         }
-        let Some(leaf) = self.leaf_ref(index / self.shape.leaf_entries, nodes)? else { return Ok(zero) };
+        let Some(leaf) = self.leaf_ref(index / self.shape.leaf_entries, nodes)? else {
+            return Ok(zero);
+        };
         let leaf = load(&leaf, nodes)?;
         let place = (index % self.shape.leaf_entries) as usize;
         Ok(leaf_entries(&leaf)?.get(place).copied().unwrap_or(zero))
@@ -92,28 +107,46 @@ impl ChunkList {
     }
 
     /// The leaf of a slot, if it is not all zero.
-    pub fn leaf_ref(&self, slot: u32, nodes: &dyn NodeSource) -> Result<Option<NodeRef>, LookupError> {
+    pub fn leaf_ref(
+        &self,
+        slot: u32,
+        nodes: &dyn NodeSource,
+    ) -> Result<Option<NodeRef>, LookupError> {
         if slot >= self.covered_slots() {
             return Ok(None);
         }
         if !self.inner {
             return Ok(self.nodes.get(&slot).copied());
         }
-        let Some(inner) = self.nodes.get(&(slot / self.shape.inner_slots)) else { return Ok(None) };
+        let Some(inner) = self.nodes.get(&(slot / self.shape.inner_slots)) else {
+            return Ok(None);
+        };
         let inner = load(inner, nodes)?;
-        Ok(inner_leaves(&inner)?.get(&(slot % self.shape.inner_slots)).copied())
+        Ok(inner_leaves(&inner)?
+            .get(&(slot % self.shape.inner_slots))
+            .copied())
     }
 
     /// The leaves below the node in slot `top` of the manifest, by slot.
-    pub fn leaves_below(&self, top: u32, nodes: &dyn NodeSource) -> Result<BTreeMap<u32, NodeRef>, LookupError> {
-        let Some(node) = self.nodes.get(&top) else { return Ok(BTreeMap::new()) };
+    pub fn leaves_below(
+        &self,
+        top: u32,
+        nodes: &dyn NodeSource,
+    ) -> Result<BTreeMap<u32, NodeRef>, LookupError> {
+        let Some(node) = self.nodes.get(&top) else {
+            return Ok(BTreeMap::new());
+        };
         if !self.inner {
             return Ok(BTreeMap::from([(top, *node)]));
         }
         let node = load(node, nodes)?;
         let first = top * self.shape.inner_slots;
-        let leaves = inner_leaves(&node)?.iter().map(|(slot, leaf)| (first + slot, *leaf));
-        Ok(leaves.filter(|(slot, _)| *slot < self.covered_slots()).collect())
+        let leaves = inner_leaves(&node)?
+            .iter()
+            .map(|(slot, leaf)| (first + slot, *leaf));
+        Ok(leaves
+            .filter(|(slot, _)| *slot < self.covered_slots())
+            .collect())
     }
 
     /// All leaves by slot.
@@ -131,14 +164,19 @@ impl ChunkList {
 
 /// The node, from the caller's cache.
 pub(crate) fn load(node: &NodeRef, nodes: &dyn NodeSource) -> Result<Arc<Node>, LookupError> {
-    nodes.node(&node.id).ok_or_else(|| LookupError::Missing(vec![*node]))
+    nodes
+        .node(&node.id)
+        .ok_or_else(|| LookupError::Missing(vec![*node]))
 }
 
 /// The entries of what must be a leaf.
 pub(crate) fn leaf_entries(node: &Node) -> Result<&[Entry], FormatError> {
     match node {
         Node::Leaf(entries) => Ok(entries),
-        Node::Inner(_) => Err(malformed("chunk list", "an inner node stands where a leaf should")),
+        Node::Inner(_) => Err(malformed(
+            "chunk list",
+            "an inner node stands where a leaf should",
+        )),
     }
 }
 
@@ -146,7 +184,10 @@ pub(crate) fn leaf_entries(node: &Node) -> Result<&[Entry], FormatError> {
 pub(crate) fn inner_leaves(node: &Node) -> Result<&BTreeMap<u32, NodeRef>, FormatError> {
     match node {
         Node::Inner(leaves) => Ok(leaves),
-        Node::Leaf(_) => Err(malformed("chunk list", "a leaf stands where an inner node should")),
+        Node::Leaf(_) => Err(malformed(
+            "chunk list",
+            "a leaf stands where an inner node should",
+        )),
     }
 }
 

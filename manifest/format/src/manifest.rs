@@ -64,7 +64,13 @@ impl Manifest {
 
     pub(crate) fn empty_shaped(identity: Identity, generation: Generation, shape: Shape) -> Self {
         let list = ChunkList::empty(shape);
-        Self { identity, source: SourceState::default(), generation, list, patches: BTreeMap::new() }
+        Self {
+            identity,
+            source: SourceState::default(),
+            generation,
+            list,
+            patches: BTreeMap::new(),
+        }
     }
 
     /// The same manifest under another identity (a new software version or instance), for the next update.
@@ -75,7 +81,12 @@ impl Manifest {
 
     /// What the head says. (`body_len` is 0: it is known when the manifest is encoded.)
     pub fn head(&self) -> Head {
-        Head { generation: self.generation, file_len: self.source.file_len, commit_time_ns: self.source.taken_ns, body_len: 0 }
+        Head {
+            generation: self.generation,
+            file_len: self.source.file_len,
+            commit_time_ns: self.source.taken_ns,
+            body_len: 0,
+        }
     }
 
     /// Whose snapshot it is.
@@ -107,19 +118,31 @@ impl Manifest {
     ///
     /// # Errors
     /// [`LookupError::Missing`] (one node) if a node has to be loaded first.
-    pub fn chunk(&self, index: ChunkIndex, nodes: &dyn NodeSource) -> Result<ChunkView<'_>, LookupError> {
+    pub fn chunk(
+        &self,
+        index: ChunkIndex,
+        nodes: &dyn NodeSource,
+    ) -> Result<ChunkView<'_>, LookupError> {
         let len = chunk_len(self.source.file_len, index);
         let mut entry = self.list.entry(index.0, nodes)?;
         if entry.is_zero() {
             entry = Entry::zero(len);
         }
         let patch = self.patches.get(&index.0);
-        Ok(ChunkView { index, id: patch.map_or(entry.id, |patch| patch.id), len, entry, patch })
+        Ok(ChunkView {
+            index,
+            id: patch.map_or(entry.id, |patch| patch.id),
+            len,
+            entry,
+            patch,
+        })
     }
 
     /// The inline patches, ascending.
     pub fn patches(&self) -> impl Iterator<Item = (ChunkIndex, &Patch)> {
-        self.patches.iter().map(|(&index, patch)| (ChunkIndex(index), patch))
+        self.patches
+            .iter()
+            .map(|(&index, patch)| (ChunkIndex(index), patch))
     }
 
     /// All nodes, inner ones first.
@@ -127,7 +150,12 @@ impl Manifest {
     /// # Errors
     /// [`LookupError::Missing`] if inner nodes have to be loaded first.
     pub fn node_refs(&self, nodes: &dyn NodeSource) -> Result<Vec<NodeRef>, LookupError> {
-        let inner = self.list.nodes.values().copied().filter(|_| self.list.inner);
+        let inner = self
+            .list
+            .nodes
+            .values()
+            .copied()
+            .filter(|_| self.list.inner);
         let mut all: Vec<NodeRef> = inner.collect();
         all.extend(self.list.leaf_refs(nodes)?.into_values());
         Ok(all)

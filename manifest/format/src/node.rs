@@ -11,7 +11,9 @@ use crate::error::{FormatError, malformed, within};
 use crate::generated as proto;
 use crate::ids::{ChunkId, NodeId};
 use crate::limits::{INNER_SLOTS, LEAF_ENTRIES, NODE_LEN_MAX_BYTES};
-use crate::wire::{PackTable, PackTableWriter, decode_entries, decode_sparse, encode_entries, encode_sparse};
+use crate::wire::{
+    PackTable, PackTableWriter, decode_entries, decode_sparse, encode_entries, encode_sparse,
+};
 
 /// Names a node and says where it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -60,7 +62,11 @@ impl Node {
     /// # Errors
     /// If the bytes do not have that id, contradict themselves or exceed a limit.
     pub fn decode(reference: &NodeRef, raw: &[u8]) -> Result<Self, FormatError> {
-        within("length of a node", raw.len() as u64, NODE_LEN_MAX_BYTES as u64)?;
+        within(
+            "length of a node",
+            raw.len() as u64,
+            NODE_LEN_MAX_BYTES as u64,
+        )?;
         if NodeId::of(raw) != reference.id {
             return Err(FormatError::WrongNode { id: reference.id });
         }
@@ -69,12 +75,18 @@ impl Node {
 
     /// Any bytes give a node or an error.
     pub(crate) fn parse(raw: &[u8]) -> Result<Self, FormatError> {
-        let node = proto::Node::decode(raw).map_err(|_| malformed("node", "it is not valid protobuf"))?;
+        let node =
+            proto::Node::decode(raw).map_err(|_| malformed("node", "it is not valid protobuf"))?;
         let table = PackTable::new(&node.packs, LEAF_ENTRIES.max(INNER_SLOTS) as usize)?;
         match (&node.entries, &node.leaves) {
-            (Some(entries), None) => Ok(Self::Leaf(decode_entries(entries, &table, LEAF_ENTRIES as usize)?)),
+            (Some(entries), None) => Ok(Self::Leaf(decode_entries(
+                entries,
+                &table,
+                LEAF_ENTRIES as usize,
+            )?)),
             (None, Some(leaves)) => {
-                let leaves = decode_sparse(Some(leaves), &table, INNER_SLOTS as usize, INNER_SLOTS)?;
+                let leaves =
+                    decode_sparse(Some(leaves), &table, INNER_SLOTS as usize, INNER_SLOTS)?;
                 Ok(Self::Inner(node_refs(leaves)?))
             }
             _ => Err(malformed("node", "it is neither a leaf nor an inner node")),
@@ -88,7 +100,10 @@ impl Node {
         match self {
             Self::Leaf(entries) => node.entries = Some(encode_entries(entries, &mut table)),
             Self::Inner(leaves) => {
-                node.leaves = Some(encode_sparse(leaves.iter().map(|(slot, leaf)| (*slot, as_entry(leaf))), &mut table));
+                node.leaves = Some(encode_sparse(
+                    leaves.iter().map(|(slot, leaf)| (*slot, as_entry(leaf))),
+                    &mut table,
+                ));
             }
         }
         node.packs = table.finish();
@@ -105,9 +120,17 @@ impl Node {
 }
 
 /// What must be references to nodes: none may be zero.
-pub(crate) fn node_refs(entries: BTreeMap<u32, Entry>) -> Result<BTreeMap<u32, NodeRef>, FormatError> {
+pub(crate) fn node_refs(
+    entries: BTreeMap<u32, Entry>,
+) -> Result<BTreeMap<u32, NodeRef>, FormatError> {
     let reference = |(slot, entry): (u32, Entry)| match entry.stored {
-        Stored::Frame(at) => Ok((slot, NodeRef { id: NodeId(entry.id.0), at })),
+        Stored::Frame(at) => Ok((
+            slot,
+            NodeRef {
+                id: NodeId(entry.id.0),
+                at,
+            },
+        )),
         Stored::Zero => Err(malformed("chunk list", "a reference to a node is zero")),
     };
     entries.into_iter().map(reference).collect()
@@ -115,5 +138,8 @@ pub(crate) fn node_refs(entries: BTreeMap<u32, Entry>) -> Result<BTreeMap<u32, N
 
 /// A node's reference in the shape of an entry: both are an id and a frame.
 pub(crate) fn as_entry(node: &NodeRef) -> Entry {
-    Entry { id: ChunkId(node.id.0), stored: Stored::Frame(node.at) }
+    Entry {
+        id: ChunkId(node.id.0),
+        stored: Stored::Frame(node.at),
+    }
 }

@@ -7,7 +7,9 @@ use zstd::zstd_safe;
 use crate::entry::FrameRef;
 use crate::error::{FormatError, malformed, within};
 use crate::ids::PackId;
-use crate::limits::{FRAME_LEN_MAX_BYTES, NODE_LEN_MAX_BYTES, PACK_FRAMES_MAX, PACK_LEN_MAX_BYTES, ZSTD_LEVEL};
+use crate::limits::{
+    FRAME_LEN_MAX_BYTES, NODE_LEN_MAX_BYTES, PACK_FRAMES_MAX, PACK_LEN_MAX_BYTES, ZSTD_LEVEL,
+};
 
 /// A finished pack, to be stored under [`crate::pack_key`] before any manifest names it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,9 +46,17 @@ impl PackBuilder {
         if raw.is_empty() {
             return Err(malformed("pack", "an empty chunk is never stored"));
         }
-        within("length of a chunk or node", raw.len() as u64, NODE_LEN_MAX_BYTES as u64)?;
+        within(
+            "length of a chunk or node",
+            raw.len() as u64,
+            NODE_LEN_MAX_BYTES as u64,
+        )?;
         let frame = compress(raw)?;
-        within("length of a frame", frame.len() as u64, u64::from(FRAME_LEN_MAX_BYTES))?;
+        within(
+            "length of a frame",
+            frame.len() as u64,
+            u64::from(FRAME_LEN_MAX_BYTES),
+        )?;
         // Both fit: a body has at most PACK_LEN_MAX_BYTES.
         let start = self.body.len() as u32;
         self.body.extend_from_slice(&frame);
@@ -67,8 +77,20 @@ impl PackBuilder {
     /// Names the pack.
     pub fn finish(self) -> Pack {
         let id = PackId::of(&self.body);
-        let frames = self.frames.iter().map(|r| FrameRef { pack: id, offset: r.start, len: r.end - r.start }).collect();
-        Pack { id, body: self.body, frames }
+        let frames = self
+            .frames
+            .iter()
+            .map(|r| FrameRef {
+                pack: id,
+                offset: r.start,
+                len: r.end - r.start,
+            })
+            .collect();
+        Pack {
+            id,
+            body: self.body,
+            frames,
+        }
     }
 }
 
@@ -77,7 +99,11 @@ impl PackBuilder {
 /// # Errors
 /// If the body does not have the id, is too long, or is not 1 to 64 whole zstd frames.
 pub fn pack_frames(id: PackId, body: &[u8]) -> Result<Vec<FrameRef>, FormatError> {
-    within("length of a pack", body.len() as u64, PACK_LEN_MAX_BYTES as u64)?;
+    within(
+        "length of a pack",
+        body.len() as u64,
+        PACK_LEN_MAX_BYTES as u64,
+    )?;
     if PackId::of(body) != id {
         return Err(FormatError::WrongPack { id });
     }
@@ -85,9 +111,21 @@ pub fn pack_frames(id: PackId, body: &[u8]) -> Result<Vec<FrameRef>, FormatError
     let mut offset = 0usize;
     while offset < body.len() {
         let len = frame_len(&body[offset..])?;
-        within("length of a frame", len as u64, u64::from(FRAME_LEN_MAX_BYTES))?;
-        within("number of frames in a pack", frames.len() as u64 + 1, PACK_FRAMES_MAX as u64)?;
-        frames.push(FrameRef { pack: id, offset: offset as u32, len: len as u32 });
+        within(
+            "length of a frame",
+            len as u64,
+            u64::from(FRAME_LEN_MAX_BYTES),
+        )?;
+        within(
+            "number of frames in a pack",
+            frames.len() as u64 + 1,
+            PACK_FRAMES_MAX as u64,
+        )?;
+        frames.push(FrameRef {
+            pack: id,
+            offset: offset as u32,
+            len: len as u32,
+        });
         offset += len;
     }
     if frames.is_empty() {
@@ -107,16 +145,20 @@ pub fn decode_frame(frame: &[u8], raw_len_max: usize) -> Result<Vec<u8>, FormatE
     }
     // One output buffer of the caller's bound; zstd never allocates what the frame merely claims.
     let mut raw = Vec::with_capacity(raw_len_max);
-    zstd_safe::decompress(&mut raw, frame)
-        .map_err(|code| FormatError::Zstd { what: "frame", why: zstd_safe::get_error_name(code) })?;
+    zstd_safe::decompress(&mut raw, frame).map_err(|code| FormatError::Zstd {
+        what: "frame",
+        why: zstd_safe::get_error_name(code),
+    })?;
     Ok(raw)
 }
 
 /// One zstd frame of `raw`, with its raw length in the frame's header.
 pub(crate) fn compress(raw: &[u8]) -> Result<Vec<u8>, FormatError> {
     let mut frame = Vec::with_capacity(zstd_safe::compress_bound(raw.len()));
-    zstd_safe::compress(&mut frame, raw, ZSTD_LEVEL)
-        .map_err(|code| FormatError::Zstd { what: "frame to be written", why: zstd_safe::get_error_name(code) })?;
+    zstd_safe::compress(&mut frame, raw, ZSTD_LEVEL).map_err(|code| FormatError::Zstd {
+        what: "frame to be written",
+        why: zstd_safe::get_error_name(code),
+    })?;
     frame.shrink_to_fit();
     Ok(frame)
 }
@@ -127,6 +169,8 @@ fn frame_len(bytes: &[u8]) -> Result<usize, FormatError> {
     if !bytes.starts_with(&zstd_safe::MAGICNUMBER.to_le_bytes()) {
         return Err(malformed("frame", "it does not start as a zstd frame does"));
     }
-    zstd_safe::find_frame_compressed_size(bytes)
-        .map_err(|code| FormatError::Zstd { what: "frame", why: zstd_safe::get_error_name(code) })
+    zstd_safe::find_frame_compressed_size(bytes).map_err(|code| FormatError::Zstd {
+        what: "frame",
+        why: zstd_safe::get_error_name(code),
+    })
 }

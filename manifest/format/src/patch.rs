@@ -8,8 +8,8 @@ use crate::entry::Entry;
 use crate::error::FormatError;
 use crate::ids::{ChunkId, ChunkIndex, Generation};
 use crate::limits::{
-    PAGE_SIZE_MIN, PATCH_BUDGET_BUSY_BYTES, PATCH_BUDGET_BYTES, PATCH_BUDGET_MAX_BYTES, PATCH_LEN_MAX_BYTES,
-    PATCH_OVERHEAD_BYTES,
+    PAGE_SIZE_MIN, PATCH_BUDGET_BUSY_BYTES, PATCH_BUDGET_BYTES, PATCH_BUDGET_MAX_BYTES,
+    PATCH_LEN_MAX_BYTES, PATCH_OVERHEAD_BYTES,
 };
 use crate::update::Written;
 
@@ -67,13 +67,19 @@ pub fn assemble(view: &ChunkView<'_>, stored_raw: Vec<u8>) -> Result<Vec<u8>, Fo
     }
     for range in view.patch.iter().flat_map(|p| &p.ranges) {
         let start = range.offset as usize;
-        let slot = raw
-            .get_mut(start..start + range.bytes.len())
-            .ok_or(FormatError::WrongChunk { index: view.index, id: view.id })?;
+        let slot =
+            raw.get_mut(start..start + range.bytes.len())
+                .ok_or(FormatError::WrongChunk {
+                    index: view.index,
+                    id: view.id,
+                })?;
         slot.copy_from_slice(&range.bytes);
     }
     if raw.len() != view.len as usize || ChunkId::of(&raw) != view.id {
-        return Err(FormatError::WrongChunk { index: view.index, id: view.id });
+        return Err(FormatError::WrongChunk {
+            index: view.index,
+            id: view.id,
+        });
     }
     Ok(raw)
 }
@@ -86,15 +92,21 @@ pub struct PatchBudget {
 
 impl PatchBudget {
     /// For a database that commits now and then: 64 KiB.
-    pub const ORDINARY: Self = Self { bytes: PATCH_BUDGET_BYTES };
+    pub const ORDINARY: Self = Self {
+        bytes: PATCH_BUDGET_BYTES,
+    };
     /// For a database that commits all the time: 32 KiB.
-    pub const BUSY: Self = Self { bytes: PATCH_BUDGET_BUSY_BYTES };
+    pub const BUSY: Self = Self {
+        bytes: PATCH_BUDGET_BUSY_BYTES,
+    };
     /// No patches: every changed chunk goes into a pack.
     pub const NONE: Self = Self { bytes: 0 };
 
     /// Another budget, at most [`crate::limits::PATCH_BUDGET_MAX_BYTES`].
     pub fn of_bytes(bytes: u32) -> Self {
-        Self { bytes: bytes.min(PATCH_BUDGET_MAX_BYTES) }
+        Self {
+            bytes: bytes.min(PATCH_BUDGET_MAX_BYTES),
+        }
     }
 
     /// The budget, in bytes.
@@ -111,16 +123,30 @@ impl PatchBudget {
 impl Patch {
     /// What it costs against the budget.
     pub(crate) fn cost(&self) -> u64 {
-        u64::from(PATCH_OVERHEAD_BYTES) + self.ranges.iter().map(|range| range.bytes.len() as u64).sum::<u64>()
+        u64::from(PATCH_OVERHEAD_BYTES)
+            + self
+                .ranges
+                .iter()
+                .map(|range| range.bytes.len() as u64)
+                .sum::<u64>()
     }
 
     /// Takes the ranges of a chunk's new `content`, which the patch then need not keep alive.
-    pub(crate) fn new(id: ChunkId, touched: Generation, ranges: &[Range<u32>], content: &[u8]) -> Self {
+    pub(crate) fn new(
+        id: ChunkId,
+        touched: Generation,
+        ranges: &[Range<u32>],
+        content: &[u8],
+    ) -> Self {
         let range = |range: &Range<u32>| PatchedRange {
             offset: range.start,
             bytes: Bytes::copy_from_slice(&content[range.start as usize..range.end as usize]),
         };
-        Self { id, touched, ranges: ranges.iter().map(range).collect() }
+        Self {
+            id,
+            touched,
+            ranges: ranges.iter().map(range).collect(),
+        }
     }
 }
 
@@ -134,16 +160,24 @@ pub(crate) fn patched_ranges(
     page_size: u32,
 ) -> Vec<Range<u32>> {
     let unit = page_size.max(PAGE_SIZE_MIN);
-    let mut ranges: Vec<Range<u32>> = match written {
-        Written::Unknown => return vec![0..len],
+    let mut ranges = match written {
+        Written::Unknown => vec![0..len],
         Written::Ranges(ranges) => ranges.clone(),
     };
-    ranges.extend(old.iter().flat_map(|patch| &patch.ranges).map(|r| r.offset..r.offset + r.bytes.len() as u32));
+    ranges.extend(
+        old.iter()
+            .flat_map(|patch| &patch.ranges)
+            .map(|r| r.offset..r.offset + r.bytes.len() as u32),
+    );
     ranges.push(old_len..len);
     ranges.retain(|range| range.start < range.end && range.start < len);
     for range in &mut ranges {
         range.start -= range.start % unit;
-        range.end = range.end.checked_next_multiple_of(unit).unwrap_or(len).min(len);
+        range.end = range
+            .end
+            .checked_next_multiple_of(unit)
+            .unwrap_or(len)
+            .min(len);
     }
     ranges.sort_unstable_by_key(|range| range.start);
     ranges.dedup_by(|next, kept| {

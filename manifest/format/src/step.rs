@@ -55,17 +55,40 @@ impl<'a> Step<'a> {
         let mut patches = old.patches.clone();
         patches.split_off(&count);
         let (entries, contents, to_pack) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
-        Ok(Self { old, source, generation, count, nodes, chunks, budget, entries, patches, contents, to_pack })
+        Ok(Self {
+            old,
+            source,
+            generation,
+            count,
+            nodes,
+            chunks,
+            budget,
+            entries,
+            patches,
+            contents,
+            to_pack,
+        })
     }
 
     /// Decides for each changed chunk.
     pub fn apply(&mut self, changes: &BTreeMap<ChunkIndex, Change>) -> Result<(), UpdateError> {
-        let given: Vec<(u32, &Change)> =
-            changes.range(..ChunkIndex(self.count)).map(|(index, change)| (index.0, change)).collect();
-        let resized: Vec<u32> =
-            self.resized().into_iter().filter(|&index| !changes.contains_key(&ChunkIndex(index))).collect();
-        let by_content = given.iter().filter(|(_, change)| matches!(change, Change::Bytes { .. }));
-        let views = self.views(by_content.map(|(index, _)| *index).chain(resized.iter().copied()))?;
+        let given: Vec<(u32, &Change)> = changes
+            .range(..ChunkIndex(self.count))
+            .map(|(index, change)| (index.0, change))
+            .collect();
+        let resized: Vec<u32> = self
+            .resized()
+            .into_iter()
+            .filter(|&index| !changes.contains_key(&ChunkIndex(index)))
+            .collect();
+        let by_content = given
+            .iter()
+            .filter(|(_, change)| matches!(change, Change::Bytes { .. }));
+        let views = self.views(
+            by_content
+                .map(|(index, _)| *index)
+                .chain(resized.iter().copied()),
+        )?;
 
         let mut needed = Vec::new();
         for view in resized.iter().filter_map(|index| views.get(index)) {
@@ -82,7 +105,9 @@ impl<'a> Step<'a> {
         }
         for (index, change) in given {
             match (change, views.get(&index)) {
-                (Change::Bytes { bytes, written }, Some(view)) => self.set_bytes(view, bytes, written)?,
+                (Change::Bytes { bytes, written }, Some(view)) => {
+                    self.set_bytes(view, bytes, written)?
+                }
                 (Change::Stored(entry), _) => self.set_stored(index, entry)?,
                 // views() has all of them.
                 (Change::Bytes { .. }, None) => {}
@@ -98,8 +123,11 @@ impl<'a> Step<'a> {
         if cost <= budget {
             return Ok(());
         }
-        let mut coldest: Vec<(Generation, u32, u64)> =
-            self.patches.iter().map(|(&index, patch)| (patch.touched, index, patch.cost())).collect();
+        let mut coldest: Vec<(Generation, u32, u64)> = self
+            .patches
+            .iter()
+            .map(|(&index, patch)| (patch.touched, index, patch.cost()))
+            .collect();
         coldest.sort_unstable();
         let mut evicted = Vec::new();
         for (_, index, patch_cost) in coldest {
@@ -110,7 +138,10 @@ impl<'a> Step<'a> {
             evicted.push(index);
         }
 
-        let unchanged = evicted.iter().copied().filter(|index| !self.contents.contains_key(index));
+        let unchanged = evicted
+            .iter()
+            .copied()
+            .filter(|index| !self.contents.contains_key(index));
         let views = self.views(unchanged)?;
         let mut needed = Vec::new();
         for view in views.values() {
@@ -125,7 +156,9 @@ impl<'a> Step<'a> {
             return Err(UpdateError::NeedChunks(needed));
         }
         for index in evicted {
-            if let (Some(patch), Some(content)) = (self.patches.remove(&index), self.contents.remove(&index)) {
+            if let (Some(patch), Some(content)) =
+                (self.patches.remove(&index), self.contents.remove(&index))
+            {
                 self.pack(index, patch.id, content);
             }
         }
@@ -145,7 +178,11 @@ impl<'a> Step<'a> {
             list: edited.list,
             patches: self.patches,
         };
-        Ok(Updated { manifest, packs, nodes: edited.nodes })
+        Ok(Updated {
+            manifest,
+            packs,
+            nodes: edited.nodes,
+        })
     }
 
     /// Length of a chunk in the new file.
@@ -156,11 +193,15 @@ impl<'a> Step<'a> {
     /// Chunks that both files have with different lengths: at most the last one of the shorter file.
     fn resized(&self) -> Option<u32> {
         let last = self.old.list.count.min(self.count).checked_sub(1)?;
-        (chunk_len(self.old.source.file_len, ChunkIndex(last)) != self.len(ChunkIndex(last))).then_some(last)
+        (chunk_len(self.old.source.file_len, ChunkIndex(last)) != self.len(ChunkIndex(last)))
+            .then_some(last)
     }
 
     /// What the old manifest says of these chunks.
-    fn views(&self, indexes: impl Iterator<Item = u32>) -> Result<BTreeMap<u32, ChunkView<'a>>, UpdateError> {
+    fn views(
+        &self,
+        indexes: impl Iterator<Item = u32>,
+    ) -> Result<BTreeMap<u32, ChunkView<'a>>, UpdateError> {
         let mut missing = Missing::default();
         let mut views = BTreeMap::new();
         for index in indexes {
@@ -176,15 +217,26 @@ impl<'a> Step<'a> {
         if !view.needs_stored() {
             return assemble(view, Vec::new()).map(Some);
         }
-        let Some(stored) = self.chunks.stored(&view.entry.id) else { return Ok(None) };
+        let Some(stored) = self.chunks.stored(&view.entry.id) else {
+            return Ok(None);
+        };
         view.entry.verify(&stored)?;
         assemble(view, stored.into()).map(Some)
     }
 
-    fn set_bytes(&mut self, view: &ChunkView<'_>, bytes: &Bytes, written: &Written) -> Result<(), UpdateError> {
+    fn set_bytes(
+        &mut self,
+        view: &ChunkView<'_>,
+        bytes: &Bytes,
+        written: &Written,
+    ) -> Result<(), UpdateError> {
         let (index, len) = (view.index.0, self.len(view.index));
         if bytes.len() != len as usize {
-            return Err(UpdateError::WrongLength { index: view.index, given: bytes.len() as u64, len });
+            return Err(UpdateError::WrongLength {
+                index: view.index,
+                given: bytes.len() as u64,
+                len,
+            });
         }
         let id = ChunkId::of(bytes);
         if (id, len) == (view.id, view.len) {
@@ -209,14 +261,16 @@ impl<'a> Step<'a> {
             // Nothing is left of the stored version.
             self.set_zero(view);
         }
-        self.patches.insert(index, Patch::new(id, self.generation, &ranges, bytes));
+        self.patches
+            .insert(index, Patch::new(id, self.generation, &ranges, bytes));
         self.contents.insert(index, bytes.clone());
         Ok(())
     }
 
     fn set_zero(&mut self, view: &ChunkView<'_>) {
         if view.needs_stored() {
-            self.entries.insert(view.index.0, Some(Entry::zero(CHUNK_LEN_BYTES)));
+            self.entries
+                .insert(view.index.0, Some(Entry::zero(CHUNK_LEN_BYTES)));
         }
     }
 
@@ -236,11 +290,14 @@ impl<'a> Step<'a> {
 }
 
 /// Packs chunks in the order of the file, each content once.
-fn write_packs(chunks: &BTreeMap<u32, (ChunkId, Bytes)>) -> Result<(Vec<Pack>, BTreeMap<u32, Entry>), FormatError> {
+fn write_packs(
+    chunks: &BTreeMap<u32, (ChunkId, Bytes)>,
+) -> Result<(Vec<Pack>, BTreeMap<u32, Entry>), FormatError> {
     let mut packs = Vec::new();
     let mut places: HashMap<ChunkId, Entry> = HashMap::new();
     let mut seen = HashSet::new();
-    let distinct: Vec<&(ChunkId, Bytes)> = chunks.values().filter(|(id, _)| seen.insert(*id)).collect();
+    let distinct: Vec<&(ChunkId, Bytes)> =
+        chunks.values().filter(|(id, _)| seen.insert(*id)).collect();
     for group in distinct.chunks(PACK_FRAMES_MAX) {
         let mut builder = PackBuilder::new();
         for (_, bytes) in group {
@@ -248,10 +305,19 @@ fn write_packs(chunks: &BTreeMap<u32, (ChunkId, Bytes)>) -> Result<(Vec<Pack>, B
         }
         let pack = builder.finish();
         for ((id, _), at) in group.iter().zip(&pack.frames) {
-            places.insert(*id, Entry { id: *id, stored: Stored::Frame(*at) });
+            places.insert(
+                *id,
+                Entry {
+                    id: *id,
+                    stored: Stored::Frame(*at),
+                },
+            );
         }
         packs.push(pack);
     }
-    let entries = chunks.iter().filter_map(|(index, (id, _))| Some((*index, *places.get(id)?))).collect();
+    let entries = chunks
+        .iter()
+        .filter_map(|(index, (id, _))| Some((*index, *places.get(id)?)))
+        .collect();
     Ok((packs, entries))
 }

@@ -45,13 +45,19 @@ impl<'a> PackTable<'a> {
 
     fn get(&self, number: u32) -> Result<PackId, FormatError> {
         let place = (number as usize).wrapping_sub(1);
-        let id = self.0.get(place).ok_or(malformed("entries", "a pack is not in the pack table"))?;
+        let id = self
+            .0
+            .get(place)
+            .ok_or(malformed("entries", "a pack is not in the pack table"))?;
         Ok(PackId(*id))
     }
 }
 
 /// Splits a column of ids.
-pub(crate) fn ids<'a>(what: &'static str, bytes: &'a [u8]) -> Result<&'a [[u8; ID_LEN]], FormatError> {
+pub(crate) fn ids<'a>(
+    what: &'static str,
+    bytes: &'a [u8],
+) -> Result<&'a [[u8; ID_LEN]], FormatError> {
     match bytes.as_chunks() {
         (ids, []) => Ok(ids),
         _ => Err(malformed(what, "its length is not a multiple of 32")),
@@ -60,8 +66,16 @@ pub(crate) fn ids<'a>(what: &'static str, bytes: &'a [u8]) -> Result<&'a [[u8; I
 
 /// A frame can be where this says.
 pub(crate) fn check_frame(at: &FrameRef) -> Result<(), FormatError> {
-    within("length of a frame", u64::from(at.len), u64::from(FRAME_LEN_MAX_BYTES))?;
-    within("end of a frame", u64::from(at.offset) + u64::from(at.len), PACK_LEN_MAX_BYTES as u64)?;
+    within(
+        "length of a frame",
+        u64::from(at.len),
+        u64::from(FRAME_LEN_MAX_BYTES),
+    )?;
+    within(
+        "end of a frame",
+        u64::from(at.offset) + u64::from(at.len),
+        PACK_LEN_MAX_BYTES as u64,
+    )?;
     if at.len == 0 {
         return Err(malformed("entries", "a frame is empty"));
     }
@@ -93,7 +107,11 @@ pub(crate) fn decode_entries(
     table: &PackTable<'_>,
     entries_max: usize,
 ) -> Result<Vec<Entry>, FormatError> {
-    within("number of entries", columns.packs.len() as u64, entries_max as u64)?;
+    within(
+        "number of entries",
+        columns.packs.len() as u64,
+        entries_max as u64,
+    )?;
     let stored = columns.packs.iter().filter(|&&number| number != 0).count();
     let ids = ids("entries", &columns.ids)?;
     if ids.len() != stored || columns.offsets.len() != stored || columns.lens.len() != stored {
@@ -105,9 +123,16 @@ pub(crate) fn decode_entries(
         if number == 0 {
             entries.push(Entry::zero(CHUNK_LEN_BYTES));
         } else if let Some(((id, &offset), &len)) = places.next() {
-            let at = FrameRef { pack: table.get(number)?, offset, len };
+            let at = FrameRef {
+                pack: table.get(number)?,
+                offset,
+                len,
+            };
             check_frame(&at)?;
-            entries.push(Entry { id: ChunkId(*id), stored: Stored::Frame(at) });
+            entries.push(Entry {
+                id: ChunkId(*id),
+                stored: Stored::Frame(at),
+            });
         }
     }
     Ok(entries)
@@ -118,7 +143,10 @@ pub(crate) fn encode_sparse(
     table: &mut PackTableWriter,
 ) -> proto::Sparse {
     let (places, entries): (Vec<u32>, Vec<Entry>) = entries.unzip();
-    proto::Sparse { gaps: encode_gaps(places), entries: Some(encode_entries(&entries, table)) }
+    proto::Sparse {
+        gaps: encode_gaps(places),
+        entries: Some(encode_entries(&entries, table)),
+    }
 }
 
 /// `places` bounds what the list may hold: all of them are smaller.
@@ -128,15 +156,23 @@ pub(crate) fn decode_sparse(
     entries_max: usize,
     places: u32,
 ) -> Result<BTreeMap<u32, Entry>, FormatError> {
-    let Some(sparse) = sparse else { return Ok(BTreeMap::new()) };
+    let Some(sparse) = sparse else {
+        return Ok(BTreeMap::new());
+    };
     let entries = match &sparse.entries {
         Some(columns) => decode_entries(columns, table, entries_max)?,
         None => Vec::new(),
     };
     if sparse.gaps.len() != entries.len() {
-        return Err(malformed("sparse list", "the columns have different lengths"));
+        return Err(malformed(
+            "sparse list",
+            "the columns have different lengths",
+        ));
     }
-    Ok(decode_gaps(&sparse.gaps, places)?.into_iter().zip(entries).collect())
+    Ok(decode_gaps(&sparse.gaps, places)?
+        .into_iter()
+        .zip(entries)
+        .collect())
 }
 
 /// Ascending numbers as the gaps between them.
@@ -156,7 +192,10 @@ pub(crate) fn decode_gaps(gaps: &[u32], places: u32) -> Result<Vec<u32>, FormatE
     let place = |&gap: &u32| {
         let place = next + u64::from(gap);
         next = place + 1;
-        u32::try_from(place).ok().filter(|&p| p < places).ok_or(malformed("sparse list", "an index is beyond the end"))
+        u32::try_from(place)
+            .ok()
+            .filter(|&p| p < places)
+            .ok_or(malformed("sparse list", "an index is beyond the end"))
     };
     gaps.iter().map(place).collect()
 }

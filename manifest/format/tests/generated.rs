@@ -10,11 +10,17 @@ fn generated_code_is_current() {
     let checked_in = root.join("src/generated").join(FILE);
     let out = tempfile::tempdir().unwrap();
     let descriptors = protox::compile(["manifest.proto"], [root.join("proto")]).unwrap();
-    prost_build::Config::new().out_dir(out.path()).compile_fds(descriptors).unwrap();
+    prost_build::Config::new()
+        .out_dir(out.path())
+        .compile_fds(descriptors)
+        .unwrap();
     let current = std::fs::read_to_string(out.path().join(FILE)).unwrap();
     if std::env::var_os("VERNEUIL_REGENERATE").is_some() {
         std::fs::write(&checked_in, &current).unwrap();
     }
     let checked_in = std::fs::read_to_string(&checked_in).unwrap();
-    assert!(checked_in == current, "run this test once with VERNEUIL_REGENERATE=1, and look at what changed");
+    assert!(
+        checked_in == current,
+        "run this test once with VERNEUIL_REGENERATE=1, and look at what changed"
+    );
 }

@@ -149,14 +149,18 @@ impl Store {
                 format!("the range {}..{} is backwards", range.start, range.end),
             ));
         }
+        let is_empty = options.range.as_ref().is_some_and(|range| range.is_empty());
         loop {
-            let got = self
-                .attempts(Operation::Get, space, key, move || {
-                    self.backend.get(space, key, options)
-                })
-                .await?;
-            if let Some(got) = got {
-                return Ok(got);
+            // HTTP has no empty ranges.
+            if !is_empty {
+                let got = self
+                    .attempts(Operation::Get, space, key, move || {
+                        self.backend.get(space, key, options)
+                    })
+                    .await?;
+                if let Some(got) = got {
+                    return Ok(got);
+                }
             }
             // The range lies beyond the end, and S3 says neither version nor length then.
             let meta = self.head(space, key).await?;
@@ -164,7 +168,6 @@ impl Store {
                 return Ok(Got::NotModified);
             }
             let start = options.range.as_ref().map_or(0, |range| range.start);
-            let is_empty = options.range.as_ref().is_some_and(|range| range.is_empty());
             if is_empty || meta.len <= start {
                 return Ok(Got::Object {
                     body: Bytes::new(),

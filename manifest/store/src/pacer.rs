@@ -74,7 +74,10 @@ mod tests {
             for (last, end) in times.iter().enumerate().skip(first) {
                 let count = (last - first + 1) as f64;
                 let allowed = rate * (*end - *start).as_secs_f64() + f64::from(burst);
-                assert!(count <= allowed + 1e-6, "{count} admissions, {allowed} allowed");
+                assert!(
+                    count <= allowed + 1e-6,
+                    "{count} admissions, {allowed} allowed"
+                );
             }
         }
     }

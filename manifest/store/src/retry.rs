@@ -144,9 +144,12 @@ mod tests {
         let pacer = Pacer::new(1_000.0, 100);
         let start = tokio::time::Instant::now();
         let result: Result<(), _> = retry
-            .run(&pacer, Operation::Put, || "s3://b/k".into(), || {
-                std::future::pending()
-            })
+            .run(
+                &pacer,
+                Operation::Put,
+                || "s3://b/k".into(),
+                || std::future::pending(),
+            )
             .await;
         let error = result.unwrap_err();
         assert_eq!(error.kind, ErrorKind::TimedOut);

@@ -137,6 +137,7 @@ pub(crate) async fn read(
             return Ok(Ok(CaughtUp { chunks: caught, last }));
         }
         from = indexes.last().map_or(from, |last| last + 1);
+        source.lock.beat();
     }
 }
 
@@ -199,7 +200,7 @@ fn try_slice(
             Ok(()) => slice.push((index, bytes)),
             // It was truncated under us: the next look says so.
             Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => return Ok(Err(Spoiled::Changed)),
-            Err(error) => return Err(CopyError::Database { path: source.path.to_path_buf(), source: error }),
+            Err(error) => return Err(CopyError::database(&source.path)(error)),
         }
     }
     Ok(match source.look()? {

@@ -1,28 +1,29 @@
 //! What can stop a publication: made by `base`, `catchup` and `pass`; shown by `service` (log, last error) and `flush`.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use verneuil_format::FormatError;
 use verneuil_spool::SpoolError;
 use verneuil_store::StoreError;
 
 /// Why a database could not be published this time. What was committed stays in the database and in the spool, and is tried again.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 pub enum CopyError {
     /// A request to the store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
     /// The spool failed.
     #[error(transparent)]
-    Spool(#[from] SpoolError),
+    Spool(Arc<SpoolError>),
     /// The database file can't be read.
     #[error("cannot read the database {}: {source}; check that it is there and readable", path.display())]
     Database {
         /// Which database.
         path: PathBuf,
         /// What the system said.
-        source: io::Error,
+        source: Arc<io::Error>,
     },
     /// A limit of the format.
     #[error("cannot describe the database: {0}; this is a limit of the format or damage in the store")]
@@ -48,6 +49,19 @@ pub enum CopyError {
     /// A background thread was lost.
     #[error("a worker thread of the copier failed: {0}; this is a bug, please report it")]
     Worker(String),
+}
+
+impl CopyError {
+    /// For `map_err`: the database file at `path` can't be read.
+    pub(crate) fn database(path: &Path) -> impl Fn(io::Error) -> Self {
+        move |source| Self::Database { path: path.to_owned(), source: Arc::new(source) }
+    }
+}
+
+impl From<SpoolError> for CopyError {
+    fn from(error: SpoolError) -> Self {
+        Self::Spool(Arc::new(error))
+    }
 }
 
 /// What keeps a database from being published for the moment. Nobody failed; somebody has to finish first.
@@ -89,16 +103,19 @@ pub enum FlushError {
         /// What that process said last.
         last_error: Option<String>,
     },
-    /// The database file is gone, with commits pending.
-    #[error("the database file is gone: what it had not uploaded is lost; the store keeps its last snapshot")]
+    /// The database file is gone.
+    #[error("the database file is gone; the store keeps the last snapshot that was uploaded")]
     Gone,
     /// The copier of this process has ended.
     #[error("the copier of this process has stopped: {0}")]
     Stopped(String),
 }
 
-impl From<CopyError> for FlushError {
-    fn from(error: CopyError) -> Self {
-        Self::Failed(error)
+impl From<&CopyError> for FlushError {
+    fn from(error: &CopyError) -> Self {
+        match error {
+            CopyError::Database { source, .. } if source.kind() == io::ErrorKind::NotFound => Self::Gone,
+            other => Self::Failed(other.clone()),
+        }
     }
 }

@@ -21,3 +21,6 @@ mod task;
 pub use error::{Blocked, CopyError, FlushError};
 pub use flush::{Flushed, SpoolFlush, flush_spool};
 pub use service::Copier;
+
+#[cfg(test)]
+mod tests;

@@ -27,11 +27,11 @@ impl Look {
     /// The values are read before the locks: a writer that comes in between is seen by its lock, one that has come and gone by the next
     /// look's values.
     pub(crate) fn take(lock: &CopierLock, path: &Path, file: &File) -> Result<Result<Self, Blocked>, CopyError> {
-        let failed = |source| CopyError::Database { path: path.to_owned(), source };
+        let failed = CopyError::database(path);
         let epoch = lock.epoch();
         fence(Ordering::SeqCst);
-        let metadata = file.metadata().map_err(failed)?;
-        let header = read_header(file).map_err(failed)?;
+        let metadata = file.metadata().map_err(&failed)?;
+        let header = read_header(file).map_err(&failed)?;
         let look = Self {
             epoch,
             header,
@@ -39,7 +39,7 @@ impl Look {
             mtime_ns: metadata.mtime().saturating_mul(1_000_000_000).saturating_add(metadata.mtime_nsec()),
             ctime_ns: metadata.ctime().saturating_mul(1_000_000_000).saturating_add(metadata.ctime_nsec()),
         };
-        Ok(match obstacle(path, file).map_err(failed)? {
+        Ok(match obstacle(path, file).map_err(&failed)? {
             Some(blocked) => Err(blocked),
             None if header.is_wal() => Err(Blocked::Wal),
             None => Ok(look),

@@ -339,7 +339,7 @@ impl Pass {
             }
             None => false,
         };
-        self.lock.set_published_generation(base.manifest().generation().0);
+        self.lock.set_published(base.manifest().generation().0, base.manifest().source().change_counter);
         self.lock.delete(sealed)?;
         self.lock.clear_inflight()?;
         Ok(Step::Done(if published { Outcome::Published } else { Outcome::Idle }))
@@ -370,12 +370,12 @@ impl Pass {
     /// The file that has the database's name now.
     fn source(&mut self) -> Result<Source, CopyError> {
         let path = self.db.path();
-        let failed = |source| CopyError::Database { path: path.to_owned(), source };
-        let id = FileId::of(&std::fs::metadata(path).map_err(failed)?);
+        let failed = CopyError::database(path);
+        let id = FileId::of(&std::fs::metadata(path).map_err(&failed)?);
         if let Some(source) = self.source.as_ref().filter(|source| source.file.id() == id) {
             return Ok(source.clone());
         }
-        let file = Arc::new(verneuil_dbfile::open(path, OFlag::O_RDONLY, 0).map_err(failed)?);
+        let file = Arc::new(verneuil_dbfile::open(path, OFlag::O_RDONLY, 0).map_err(&failed)?);
         let source = Source { lock: self.lock.clone(), path: path.into(), file };
         self.source = Some(source.clone());
         Ok(source)

@@ -123,7 +123,8 @@ impl Task {
     async fn attempt(&mut self, db: &Arc<Database>, is_explicit: bool) -> Tried {
         let Some(target) = self.shared.targets(db).into_iter().next() else { return Tried::Outcome(Outcome::Idle) };
         // Never closed, so that acquiring can't fail.
-        let _permit = self.shared.publishing.acquire().await;
+        let shared = self.shared.clone();
+        let _permit = shared.publishing.acquire().await;
         let lock = match db.lock_copier() {
             Ok(Some(lock)) => lock,
             Ok(None) => return Tried::Elsewhere,
@@ -178,7 +179,7 @@ impl Task {
                     Ok(flush::Other::Left) => continue,
                     Err(error) => Err(error),
                 },
-                Tried::Failed(error) => Err(FlushError::of(error)),
+                Tried::Failed(error) => Err(error.into()),
             };
             // Whoever asked may have gone.
             drop(request.answer.send(answer));

@@ -76,6 +76,7 @@ impl Control {
             Relaxed,
         );
         header.last_cc.store(CC_UNKNOWN, Relaxed);
+        header.published_cc.store(CC_UNKNOWN, Relaxed);
         header.todo_all.store(1, Relaxed);
         header.magic.store(MAGIC, Release);
         fence(SeqCst);
@@ -220,25 +221,29 @@ impl Control {
         Ok(())
     }
 
-    /// Writer step 1: what a dead writer left dirty becomes to-do, and its images in the log no longer count.
+    /// Writer step 1: what a dead writer left dirty becomes to-do, and its images in the log no longer count. Returns those chunks: from now
+    /// on their dirty bits are the caller's, to be cleared at the end of its transaction.
     ///
     /// # Errors
     /// When a segment can't be mapped.
-    pub fn adopt_leftovers(&self) -> Result<(), SpoolError> {
-        self.each_segment(|_, segment| {
+    pub fn adopt_leftovers(&self) -> Result<ChunkSet, SpoolError> {
+        let mut adopted = ChunkSet::default();
+        self.each_segment(|first, segment| {
             for (word, dirty) in segment.dirty.iter().enumerate() {
                 let mut bits = dirty.load(Acquire);
                 if bits == 0 {
                     continue;
                 }
+                adopted.insert_word(first / SEGMENT_CHUNKS, word, bits);
                 segment.todo[word].fetch_or(bits, AcqRel);
                 while bits != 0 {
-                    segment.imaged_gen[word * 64 + bits.trailing_zeros() as usize]
-                        .store(0, Release);
+                    let chunk = word * 64 + bits.trailing_zeros() as usize;
+                    segment.imaged_gen[chunk].store(0, Release);
                     bits &= bits - 1;
                 }
             }
-        })
+        })?;
+        Ok(adopted)
     }
 
     /// `todo |= set`.

@@ -11,9 +11,9 @@ use std::time::{Duration, Instant, SystemTime};
 
 use verneuil_config::TargetConfig;
 
-use crate::control::LogHead;
 use crate::error::SpoolError;
 use crate::folder::{Folder, read_record};
+use crate::progress::Progress;
 use crate::spool::Spool;
 
 /// How long a spool that could not be used is left alone. Short enough to resume soon, long enough that a commit's average cost stays nil.
@@ -51,29 +51,6 @@ pub struct Database {
 struct Health {
     trouble: Option<String>,
     retry_at: Option<Instant>,
-}
-
-/// What the spool of a database holds at one moment, for whoever waits for another process' copier.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Progress {
-    /// Where the next record goes.
-    pub head: LogHead,
-    /// Epoch: odd while a transaction writes, or after a writer died.
-    pub epoch: u64,
-    /// Epoch whose leftovers have been published.
-    pub settled_epoch: u64,
-    /// Change counter after the last transaction of ours, if there was one.
-    pub last_cc: Option<u32>,
-    /// Oldest generation whose log is still there, if it is older than the current one.
-    pub sealed: Option<u32>,
-    /// Whether chunks wait to be claimed by the copier.
-    pub todo: bool,
-    /// Number of chunks that are claimed and not yet published; `None` for all.
-    pub inflight: Option<u64>,
-    /// Whether any chunk is dirty.
-    pub dirty: bool,
-    /// Generation of the last published manifest.
-    pub published_generation: u64,
 }
 
 type Registry = Mutex<HashMap<(Spool, PathBuf), Weak<Database>>>;
@@ -232,12 +209,9 @@ impl Database {
         }
     }
 
+    /// Remembers why a transaction was not spooled. Whoever asks for [`Database::trouble`] logs it.
     pub(crate) fn note_trouble(&self, text: String) {
-        let mut health = self.health();
-        if health.trouble.as_ref() != Some(&text) {
-            tracing::warn!(db = %self.path.display(), error = %text, "not replicated for now");
-            health.trouble = Some(text);
-        }
+        self.health().trouble = Some(text);
         self.troubled.store(true, SeqCst);
     }
 
@@ -245,7 +219,6 @@ impl Database {
         if self.troubled.load(SeqCst) {
             self.health().trouble = None;
             self.troubled.store(false, SeqCst);
-            tracing::info!(db = %self.path.display(), "replicated again");
         }
     }
 

@@ -7,11 +7,12 @@ use std::sync::atomic::Ordering::{AcqRel, Acquire, Release, SeqCst};
 use std::sync::atomic::fence;
 
 use crate::chunks::ChunkSet;
-use crate::control::{CC_UNKNOWN, LogHead};
-use crate::database::{Database, Progress};
+use crate::control::LogHead;
+use crate::database::Database;
 use crate::error::SpoolError;
 use crate::folder::Folder;
 use crate::map::SEGMENT_CHUNKS;
+use crate::progress::{Progress, known_cc};
 use crate::replay::Replay;
 use crate::spool::open_private;
 
@@ -83,39 +84,6 @@ impl Database {
     }
 }
 
-impl Folder {
-    pub(crate) fn progress(&self) -> Result<Progress, SpoolError> {
-        let control = &self.control;
-        fence(SeqCst);
-        let head = control.head();
-        let header = control.map.header();
-        let (mut todo, mut dirty, mut inflight) = (header.todo_all.load(Acquire) != 0, false, 0);
-        control.each_segment(|_, segment| {
-            for word in 0..segment.dirty.len() {
-                todo |= segment.todo[word].load(Acquire) != 0;
-                dirty |= segment.dirty[word].load(Acquire) != 0;
-                inflight += u64::from(segment.inflight[word].load(Acquire).count_ones());
-            }
-        })?;
-        let sealed = self
-            .log_generations()?
-            .into_iter()
-            .find(|generation| *generation < head.generation);
-        let last_cc = control.last_cc();
-        Ok(Progress {
-            head,
-            epoch: control.epoch(),
-            settled_epoch: header.settled_epoch.load(Acquire),
-            last_cc: (last_cc != CC_UNKNOWN).then_some(last_cc as u32),
-            sealed,
-            todo,
-            inflight: (header.inflight_all.load(Acquire) == 0).then_some(inflight),
-            dirty,
-            published_generation: header.published_generation.load(Acquire),
-        })
-    }
-}
-
 impl CopierLock {
     /// Whether the control page is still the one that writers see. If not, give up the lock and take it anew.
     pub fn is_current(&self) -> bool {
@@ -140,8 +108,7 @@ impl CopierLock {
 
     /// Change counter after the last transaction of ours; `None` before the first.
     pub fn last_cc(&self) -> Option<u32> {
-        let cc = self.folder.control.last_cc();
-        (cc != CC_UNKNOWN).then_some(cc as u32)
+        known_cc(self.folder.control.last_cc())
     }
 
     /// What is pending, for messages.
@@ -400,14 +367,19 @@ impl CopierLock {
             .load(Acquire)
     }
 
-    /// Records the generation of a published manifest.
-    pub fn set_published_generation(&self, generation: u64) {
-        self.folder
-            .control
-            .map
-            .header()
-            .published_generation
-            .store(generation, Release);
+    /// Records what manifest was published (after its `PUT`, before the generation is deleted).
+    pub fn set_published(&self, generation: u64, change_counter: u32) {
+        let header = self.folder.control.map.header();
+        header
+            .published_cc
+            .store(u64::from(change_counter), Release);
+        header.published_generation.store(generation, Release);
+        self.beat();
+    }
+
+    /// Shows whoever waits that the copier gets on.
+    pub fn beat(&self) {
+        self.folder.control.map.header().beats.fetch_add(1, AcqRel);
     }
 
     /// Writes down why the copier could not go on, for whoever waits for it; `None` when it could.

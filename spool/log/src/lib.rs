@@ -8,8 +8,8 @@
 //! - `map` (the only unsafe code), `control`, `chunks`: the control page;
 //! - `record`, `spans`, `replay`: the change log;
 //! - `database`: what the connections and the copier of a process share;
-//! - `writer`: the write side, writer steps 1 to 7;
-//! - `drain`: the copier's side, for copier steps 1 to 3 and 8 to 10.
+//! - `writer`, `transaction`: the write side, writer steps 1 to 7;
+//! - `drain`, `progress`: the copier's side, for copier steps 1 to 3 and 8 to 10.
 
 #![deny(unsafe_code)]
 
@@ -21,17 +21,20 @@ mod error;
 mod folder;
 #[allow(unsafe_code)]
 mod map;
+mod progress;
 mod record;
 mod replay;
 mod spans;
 mod spool;
+mod transaction;
 mod writer;
 
 pub use chunks::{CHUNK_LEN_BYTES, ChunkSet};
 pub use control::LogHead;
-pub use database::{Database, DatabaseInfo, Progress, Waker};
+pub use database::{Database, DatabaseInfo, Waker};
 pub use drain::{CopierLock, Need, Sealed};
 pub use error::SpoolError;
+pub use progress::Progress;
 pub use replay::Replay;
 pub use spool::{Spool, SpoolContents};
 pub use writer::Writer;

@@ -47,6 +47,10 @@ pub(crate) struct Header {
     pub settled_epoch: AtomicU64,
     /// Generation of the last manifest that the copier published.
     pub published_generation: AtomicU64,
+    /// Change counter in that manifest; `u64::MAX` before the first.
+    pub published_cc: AtomicU64,
+    /// Grows whenever the copier gets on.
+    pub beats: AtomicU64,
     /// Device of the database file.
     pub db_dev: AtomicU64,
     /// Inode of the database file.

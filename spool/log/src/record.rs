@@ -289,7 +289,7 @@ mod tests {
             NewEntry {
                 chunk: 1,
                 full_image: true,
-                spans: vec![0..4_464],
+                spans: std::iter::once(0..4_464).collect(),
                 image_len: 4_464,
             },
         ];

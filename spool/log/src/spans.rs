@@ -104,15 +104,20 @@ mod tests {
         insert_file_range(&mut chunks, CHUNK_LEN_BYTES - 10, 2 * CHUNK_LEN_BYTES + 5);
         let got: Vec<_> = chunks
             .iter()
-            .map(|(chunk, spans)| (*chunk, spans.as_slice().to_vec()))
+            .map(|(chunk, spans)| (*chunk, spans.cover()))
             .collect();
         assert_eq!(
             got,
             [
-                (0, vec![65_526..65_536]),
-                (1, vec![0..65_536]),
-                (2, vec![0..5])
+                (0, Some(65_526..65_536)),
+                (1, Some(0..65_536)),
+                (2, Some(0..5))
             ]
+        );
+        assert!(
+            chunks
+                .values()
+                .all(|spans: &Spans| spans.as_slice().len() == 1)
         );
     }
 }

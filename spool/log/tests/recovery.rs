@@ -1,5 +1,7 @@
 //! The spool itself goes wrong, or belongs to another boot: commits go on, and everything becomes to-do.
 
+#![allow(clippy::unwrap_used, clippy::panic)]
+
 mod common;
 
 use std::fs::{self, Permissions};

@@ -2,22 +2,31 @@
 
 use std::sync::Arc;
 use verneuil_config::Config;
+use verneuil_copier::Copier;
 use verneuil_spool::Database;
 use verneuil_tracking::Replication;
 
 /// A copier in threads of this process.
-pub(crate) struct InProcess {}
+pub(crate) struct InProcess {
+    copier: Copier,
+}
 
 impl InProcess {
-    pub(crate) fn start(_config: &Config) -> Result<InProcess, String> {
-        Ok(InProcess {})
+    /// A copier that has nothing to do yet: its threads start with the first database.
+    pub(crate) fn new(config: &Config) -> InProcess {
+        InProcess { copier: Copier::new(&config.copier, &config.targets) }
     }
 }
 
 impl Replication for InProcess {
-    fn serve(&self, _database: &Arc<Database>) {}
+    fn serve(&self, database: &Arc<Database>) {
+        if let Err(error) = self.copier.serve(database) {
+            let db = database.path().display();
+            tracing::error!(%db, %error, "commits are spooled, but nothing uploads them");
+        }
+    }
 
-    fn flush(&self, _database: &Arc<Database>) -> Result<(), String> {
-        Err("no copier".to_owned())
+    fn flush(&self, database: &Arc<Database>) -> Result<(), String> {
+        self.copier.flush(database).map_err(|error| error.to_string())
     }
 }

@@ -40,7 +40,7 @@ static COPIERS: Mutex<Vec<(Config, Arc<InProcess>)>> = Mutex::new(Vec::new());
 /// What replication needs; none if the configuration doesn't ask for any.
 ///
 /// # Errors
-/// When this host has no name, or the copier can't be set up.
+/// When this host has no name.
 fn replication_of(config: &Config) -> Result<Option<ReplicationSetup>, String> {
     let Some(spool) = &config.spool else { return Ok(None) };
     if config.targets.is_empty() {
@@ -51,7 +51,7 @@ fn replication_of(config: &Config) -> Result<Option<ReplicationSetup>, String> {
     let copier = match copiers.iter().find(|(known, _)| known == config) {
         Some((_, copier)) => Arc::clone(copier),
         None => {
-            let copier = Arc::new(InProcess::start(config)?);
+            let copier = Arc::new(InProcess::new(config));
             copiers.push((config.clone(), Arc::clone(&copier)));
             copier
         }

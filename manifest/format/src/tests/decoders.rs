@@ -20,7 +20,12 @@ fn samples() -> &'static (Vec<Manifest>, Vec<Node>) {
         let mut world = World::default();
         let mut manifests = Vec::new();
         let mut nodes: BTreeMap<NodeId, Node> = BTreeMap::new();
-        for (shape, chunks) in [(Shape::FORMAT, 3), (SMALL, 5), (SMALL, 30), (Shape::FORMAT, 300)] {
+        for (shape, chunks) in [
+            (Shape::FORMAT, 3),
+            (SMALL, 5),
+            (SMALL, 30),
+            (Shape::FORMAT, 300),
+        ] {
             let mut file: Vec<u8> = (0..chunks).flat_map(|i| noise(i, CHUNK)).collect();
             file.truncate(file.len() - 30_000);
             let empty = Manifest::empty_shaped(identity(), Generation(0), shape);
@@ -28,8 +33,14 @@ fn samples() -> &'static (Vec<Manifest>, Vec<Node>) {
             file[70_000..71_000].fill(0);
             file[CHUNK * 2..CHUNK * 2 + 9].fill(1);
             file[CHUNK * 2 + 8_192..CHUNK * 2 + 8_200].fill(1);
-            let changes = [changed(&file, 1, &[4_000..6_000]), changed(&file, 2, &[0..9, 8_192..8_200])];
-            let next = NextState { source: source(file.len(), 4_096), changes: changes.into() };
+            let changes = [
+                changed(&file, 1, &[4_000..6_000]),
+                changed(&file, 2, &[0..9, 8_192..8_200]),
+            ];
+            let next = NextState {
+                source: source(file.len(), 4_096),
+                changes: changes.into(),
+            };
             let manifest = world.update(&base, &next, PatchBudget::ORDINARY);
             for node in world.lookup(|nodes| manifest.node_refs(nodes)) {
                 let mut cache = HashMap::new();
@@ -63,7 +74,12 @@ fn mutations() -> impl Strategy<Value = Vec<(prop::sample::Index, u8, u8)>> {
 
 /// A manifest around any body, with a fitting head and hash.
 fn seal(head: Head, body: &[u8]) -> Vec<u8> {
-    let mut bytes = Head { body_len: body.len() as u32, ..head }.encode().to_vec();
+    let mut bytes = Head {
+        body_len: body.len() as u32,
+        ..head
+    }
+    .encode()
+    .to_vec();
     bytes.extend_from_slice(body);
     let hash = blake3::hash(&bytes);
     bytes.extend_from_slice(hash.as_bytes());
@@ -75,15 +91,28 @@ struct Hostile(Vec<Arc<Node>>);
 
 impl NodeSource for Hostile {
     fn node(&self, id: &NodeId) -> Option<Arc<Node>> {
-        self.0.get(usize::from(id.0[0]) % (self.0.len() + 1)).cloned()
+        self.0
+            .get(usize::from(id.0[0]) % (self.0.len() + 1))
+            .cloned()
     }
 }
 
 /// Uses a manifest that came from anywhere in every way.
 fn exercise(manifest: &Manifest, nodes: &Hostile) {
     let bytes = manifest.encode().unwrap();
-    assert_eq!(&Manifest::decode_shaped(&bytes, manifest.list.shape).unwrap(), manifest);
-    for index in [0, 1, 2, 7, 29, manifest.chunk_count().saturating_sub(1), u32::MAX] {
+    assert_eq!(
+        &Manifest::decode_shaped(&bytes, manifest.list.shape).unwrap(),
+        manifest
+    );
+    for index in [
+        0,
+        1,
+        2,
+        7,
+        29,
+        manifest.chunk_count().saturating_sub(1),
+        u32::MAX,
+    ] {
         if let Ok(view) = manifest.chunk(ChunkIndex(index), nodes) {
             let _ = assemble(&view, vec![1; 1_000]);
         }
@@ -91,23 +120,37 @@ fn exercise(manifest: &Manifest, nodes: &Hostile) {
     let _ = manifest.node_refs(nodes);
     let _ = manifest.pack_ids(nodes);
     let (samples, _) = samples();
-    for other in samples.iter().filter(|other| other.list.shape == manifest.list.shape) {
+    for other in samples
+        .iter()
+        .filter(|other| other.list.shape == manifest.list.shape)
+    {
         let _ = manifest.diff(other, nodes);
         let _ = other.diff(manifest, nodes);
     }
     let bytes = Bytes::from(noise(1, CHUNK));
-    let change = Change::Bytes { bytes, written: Written::Ranges(vec![5..6]) };
+    let change = Change::Bytes {
+        bytes,
+        written: Written::Ranges(vec![5..6]),
+    };
     let none: HashMap<ChunkId, Bytes> = HashMap::new();
     for len in [CHUNK, 9 * CHUNK, 40 * CHUNK] {
-        let changes = (0..len / CHUNK).map(|index| (ChunkIndex(index as u32), change.clone())).collect();
-        let next = NextState { source: source(len, 512), changes };
+        let changes = (0..len / CHUNK)
+            .map(|index| (ChunkIndex(index as u32), change.clone()))
+            .collect();
+        let next = NextState {
+            source: source(len, 512),
+            changes,
+        };
         let _ = manifest.update(&next, nodes, &none, PatchBudget::BUSY);
     }
 }
 
 /// A number in a column, of a kind that makes trouble.
 fn numbers() -> impl Strategy<Value = Vec<u32>> {
-    prop::collection::vec(prop_oneof![0..3u32, 0..70_000u32, any::<u32>(), Just(u32::MAX)], 0..5)
+    prop::collection::vec(
+        prop_oneof![0..3u32, 0..70_000u32, any::<u32>(), Just(u32::MAX)],
+        0..5,
+    )
 }
 
 prop_compose! {
@@ -230,7 +273,13 @@ fn bombs_and_trailing_bytes_are_refused() {
     assert!(decode_frame(&frame, 4).is_err());
     assert!(decode_frame(&[frame.as_slice(), &frame].concat(), 100).is_err());
     assert!(decode_frame(&[frame.as_slice(), b"x"].concat(), 100).is_err());
-    assert!(decode_frame(&[b"\x50\x2a\x4d\x18\x00\x00\x00\x00", frame.as_slice()].concat(), 100).is_err());
+    assert!(
+        decode_frame(
+            &[b"\x50\x2a\x4d\x18\x00\x00\x00\x00", frame.as_slice()].concat(),
+            100
+        )
+        .is_err()
+    );
 }
 
 #[test]
@@ -241,10 +290,19 @@ fn packs_hold_64_frames_and_are_found_again_without_an_index() {
     }
     assert!(builder.is_full() && builder.push(b"x").is_err());
     assert!(PackBuilder::new().push(b"").is_err());
-    assert!(PackBuilder::new().push(&vec![0; limits::NODE_LEN_MAX_BYTES + 1]).is_err());
+    assert!(
+        PackBuilder::new()
+            .push(&vec![0; limits::NODE_LEN_MAX_BYTES + 1])
+            .is_err()
+    );
     let pack = builder.finish();
     assert_eq!(pack_frames(pack.id, &pack.body).unwrap(), pack.frames);
-    assert_eq!(pack_frames(PackId::of(b"x"), &pack.body), Err(FormatError::WrongPack { id: PackId::of(b"x") }));
+    assert_eq!(
+        pack_frames(PackId::of(b"x"), &pack.body),
+        Err(FormatError::WrongPack {
+            id: PackId::of(b"x")
+        })
+    );
     let long = [pack.body.as_slice(), &compress(b"x").unwrap()].concat();
     assert!(pack_frames(PackId::of(&long), &long).is_err());
 }
@@ -254,9 +312,38 @@ fn other_versions_and_other_files_are_told_apart() {
     let bytes = samples().0[0].encode().unwrap();
     let mut newer = bytes.clone();
     newer[8] = 2;
-    assert_eq!(Manifest::decode(&newer), Err(FormatError::UnknownVersion { found: 2, known: 1 }));
-    assert_eq!(Manifest::decode(b"SQLite format 3\0"), Err(FormatError::NotAManifest));
+    assert_eq!(
+        Manifest::decode(&newer),
+        Err(FormatError::UnknownVersion { found: 2, known: 1 })
+    );
+    assert_eq!(
+        Manifest::decode(b"SQLite format 3\0"),
+        Err(FormatError::NotAManifest)
+    );
     assert_eq!(Manifest::decode(b""), Err(FormatError::NotAManifest));
-    assert!(matches!(Manifest::decode(&bytes[..20]), Err(FormatError::Truncated { .. })));
-    assert!(matches!(Manifest::decode(&bytes[..bytes.len() - 1]), Err(FormatError::Truncated { .. })));
+    assert!(matches!(
+        Manifest::decode(&bytes[..20]),
+        Err(FormatError::Truncated { .. })
+    ));
+    assert!(matches!(
+        Manifest::decode(&bytes[..bytes.len() - 1]),
+        Err(FormatError::Truncated { .. })
+    ));
+}
+
+#[test]
+fn the_manifest_in_the_documentation_stays_readable() {
+    let document = include_str!("../../../../docs/FORMAT.md");
+    let dump = document.split("```hex\n").nth(1).unwrap().split("```").next().unwrap();
+    let digits: Vec<u8> = dump.lines().flat_map(|line| line.split("  ").nth(1)).flat_map(str::bytes).collect();
+    let digits: Vec<u8> = digits.into_iter().filter(|digit| *digit != b' ').collect();
+    let byte = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap();
+    let bytes: Vec<u8> = digits.chunks(2).map(byte).collect();
+
+    let manifest = Manifest::decode(&bytes).unwrap();
+    assert_eq!((manifest.generation(), manifest.file_len()), (Generation(1), 1_024));
+    assert_eq!(manifest.identity().path, b"/a");
+    assert_eq!(manifest.source().taken_ns, 1_700_000_000_000_000_000);
+    let expected = [vec![b'a'; 512], vec![0; 512]].concat();
+    assert_eq!(World::default().read(&manifest), expected);
 }

@@ -14,7 +14,11 @@ pub const CHUNKS_MAX: usize = 40;
 #[derive(Clone, Debug)]
 pub enum Op {
     /// Pages of 4 KiB with new bytes, anywhere in the file (which grows if need be).
-    Write { page: usize, pages: usize, seed: u64 },
+    Write {
+        page: usize,
+        pages: usize,
+        seed: u64,
+    },
     /// One whole chunk with new bytes.
     Fill { chunk: usize, seed: u64 },
     /// Whole chunks of zeros.
@@ -28,7 +32,7 @@ pub enum Op {
 /// How a commit tells what it changed.
 #[derive(Clone, Copy, Debug)]
 pub enum Telling {
-    /// Exactly the ranges that differ; what can be left out is left out.
+    /// The ranges that differ; what can be left out is left out.
     Tersely,
     /// Too much: unchanged chunks and wider ranges.
     Verbosely,
@@ -68,10 +72,22 @@ pub fn commits() -> impl Strategy<Value = Vec<Commit>> {
         1 => (0..40_000u32).prop_map(PatchBudget::of_bytes),
         1 => Just(PatchBudget::NONE),
     ];
-    let page_size = prop_oneof![Just(0u32), Just(512), Just(4_096), Just(65_536), Just(1_000)];
-    let commit = (prop::collection::vec(op, 0..6), telling, budget, page_size)
-        .prop_map(|(ops, telling, budget, page_size)| Commit { ops, telling, budget, page_size });
-    prop::collection::vec(commit, 1..10)
+    let page_size = prop_oneof![
+        Just(0u32),
+        Just(512),
+        Just(4_096),
+        Just(65_536),
+        Just(1_000)
+    ];
+    let commit = (prop::collection::vec(op, 0..6), telling, budget, page_size).prop_map(
+        |(ops, telling, budget, page_size)| Commit {
+            ops,
+            telling,
+            budget,
+            page_size,
+        },
+    );
+    prop::collection::vec(commit, 1..9)
 }
 
 /// The file after a commit; `history` holds its earlier states, the last one last.
@@ -84,12 +100,19 @@ pub fn apply(history: &[Vec<u8>], commit: &Commit) -> Vec<u8> {
     };
     for op in &commit.ops {
         match *op {
-            Op::Write { page, pages, seed } => write(&mut file, page * 4_096, &noise(seed, pages * 4_096)),
+            Op::Write { page, pages, seed } => {
+                write(&mut file, page * 4_096, &noise(seed, pages * 4_096))
+            }
             Op::Fill { chunk, seed } => write(&mut file, chunk * CHUNK, &noise(seed, CHUNK)),
             Op::Zero { chunk, chunks } => write(&mut file, chunk * CHUNK, &vec![0; chunks * CHUNK]),
             Op::Revert { chunk, back } => {
-                let old = history.iter().rev().nth(back).and_then(|old| old.chunks(CHUNK).nth(chunk));
-                old.into_iter().for_each(|old| write(&mut file, chunk * CHUNK, old));
+                let old = history
+                    .iter()
+                    .rev()
+                    .nth(back)
+                    .and_then(|old| old.chunks(CHUNK).nth(chunk));
+                old.into_iter()
+                    .for_each(|old| write(&mut file, chunk * CHUNK, old));
             }
             Op::Resize { units } => file.resize(units * 512, 0),
         }
@@ -122,24 +145,35 @@ pub fn tell(old: &[u8], new: &[u8], commit: &Commit, world: &mut World) -> NextS
                 let slot = pack.push(content).unwrap();
                 let pack = pack.finish();
                 world.put(&pack);
-                let entry = Entry { id: ChunkId::of(content), stored: Stored::Frame(pack.frames[slot]) };
+                let entry = Entry {
+                    id: ChunkId::of(content),
+                    stored: Stored::Frame(pack.frames[slot]),
+                };
                 changes.insert(index, Change::Stored(entry));
                 continue;
             }
             Telling::Unknown => Written::Unknown,
-            Telling::Tersely | Telling::Verbosely => Written::Ranges(differences(before, content, verbosely)),
+            Telling::Tersely | Telling::Verbosely => {
+                Written::Ranges(differences(before, content, verbosely))
+            }
         };
         changes.insert(index, Change::Bytes { bytes, written });
     }
     // Beyond the end: to be ignored.
-    let beyond = Change::Bytes { bytes: Bytes::from_static(b"beyond"), written: Written::Unknown };
+    let beyond = Change::Bytes {
+        bytes: Bytes::from_static(b"beyond"),
+        written: Written::Unknown,
+    };
     changes.insert(ChunkIndex(chunk_count(new.len() as u64) as u32), beyond);
-    NextState { source: source(new.len(), commit.page_size), changes }
+    NextState {
+        source: source(new.len(), commit.page_size),
+        changes,
+    }
 }
 
-/// The bytes below both ends that differ, in reverse order; if `verbosely` with neighbours and something impossible.
+/// The bytes below both ends that differ (nearly exactly), in reverse order; if `verbosely` with neighbours and something impossible.
 fn differences(old: &[u8], new: &[u8], verbosely: bool) -> Vec<std::ops::Range<u32>> {
-    let unit = if verbosely { 3_000 } else { 1 };
+    let unit = if verbosely { 3_000 } else { 16 };
     let mut ranges = Vec::new();
     let common = old.len().min(new.len());
     for start in (0..common).step_by(unit) {

@@ -8,17 +8,30 @@ use crate::*;
 /// A file of whole chunks of noise, all of them packed.
 fn packed(world: &mut World, chunks: usize) -> (Vec<u8>, Manifest) {
     let file = noise(1, chunks * CHUNK);
-    let manifest = world.update(&Manifest::empty(identity()), &from_scratch(&file, 4_096), PatchBudget::ORDINARY);
+    let manifest = world.update(
+        &Manifest::empty(identity()),
+        &from_scratch(&file, 4_096),
+        PatchBudget::ORDINARY,
+    );
     assert_eq!(manifest.patches().count(), 0);
     (file, manifest)
 }
 
 /// Writes one page of noise and updates.
-fn write_page(world: &mut World, file: &mut [u8], manifest: &Manifest, page: usize, seed: u64) -> Manifest {
+fn write_page(
+    world: &mut World,
+    file: &mut [u8],
+    manifest: &Manifest,
+    page: usize,
+    seed: u64,
+) -> Manifest {
     file[page * 4_096..][..4_096].copy_from_slice(&noise(seed, 4_096));
     let start = (page % 16 * 4_096) as u32;
     let changes = BTreeMap::from([changed(file, (page / 16) as u32, &[start..start + 4_096])]);
-    let next = NextState { source: source(file.len(), 4_096), changes };
+    let next = NextState {
+        source: source(file.len(), 4_096),
+        changes,
+    };
     let manifest = world.update(manifest, &next, PatchBudget::ORDINARY);
     assert!(world.read(&manifest) == file);
     manifest
@@ -35,14 +48,21 @@ fn a_small_commit_needs_no_pack() {
     assert_eq!(world.packs.len(), packs);
     // Three pages that touch are one range.
     let (index, patch) = manifest.patches().next().unwrap();
-    assert_eq!((index, patch.ranges.len(), patch.ranges[0].bytes.len()), (ChunkIndex(1), 1, 3 * 4_096));
+    assert_eq!(
+        (index, patch.ranges.len(), patch.ranges[0].bytes.len()),
+        (ChunkIndex(1), 1, 3 * 4_096)
+    );
 }
 
 #[test]
 fn a_new_small_database_needs_no_pack() {
     let mut world = World::default();
     let file = noise(1, 5 * 4_096);
-    let manifest = world.update(&Manifest::empty(identity()), &from_scratch(&file, 4_096), PatchBudget::ORDINARY);
+    let manifest = world.update(
+        &Manifest::empty(identity()),
+        &from_scratch(&file, 4_096),
+        PatchBudget::ORDINARY,
+    );
     assert!(world.packs.is_empty());
     assert!(world.read(&manifest) == file);
 }
@@ -55,7 +75,14 @@ fn a_change_back_to_the_stored_version_ends_the_patch() {
     let patched = write_page(&mut world, &mut file, &base, 20, 2);
     assert_eq!(patched.patches().count(), 1);
     let changes = BTreeMap::from([changed(&original, 1, &[16_384..20_480])]);
-    let back = world.update(&patched, &NextState { source: *base.source(), changes }, PatchBudget::ORDINARY);
+    let back = world.update(
+        &patched,
+        &NextState {
+            source: *base.source(),
+            changes,
+        },
+        PatchBudget::ORDINARY,
+    );
     assert_eq!(back.patches().count(), 0);
     assert_eq!(back.list, base.list);
 }
@@ -66,11 +93,15 @@ fn the_coldest_patches_leave_together_down_to_half_the_budget() {
     let (mut file, mut manifest) = packed(&mut world, 40);
     let packs = world.packs.len();
     // 15 pages cost 15 × 4,160 bytes, less than 65,536; the 16th is one too many. Chunk 0 is written again and again.
-    let mut pages = 0;
     for chunk in 1..16 {
-        manifest = write_page(&mut world, &mut file, &manifest, 0, 1_000 + pages);
-        manifest = write_page(&mut world, &mut file, &manifest, chunk * 16, 2_000 + pages);
-        pages += 1;
+        manifest = write_page(&mut world, &mut file, &manifest, 0, 1_000 + chunk as u64);
+        manifest = write_page(
+            &mut world,
+            &mut file,
+            &manifest,
+            chunk * 16,
+            2_000 + chunk as u64,
+        );
     }
     assert_eq!(world.packs.len(), packs + 1);
     let left: Vec<u32> = manifest.patches().map(|(index, _)| index.0).collect();
@@ -83,14 +114,25 @@ fn eviction_asks_for_the_stored_chunks_that_it_needs() {
     let mut world = World::default();
     let (mut file, mut manifest) = packed(&mut world, 20);
     for chunk in 0..15 {
-        manifest = write_page(&mut world, &mut file, &manifest, chunk * 16, 50 + chunk as u64);
+        manifest = write_page(
+            &mut world,
+            &mut file,
+            &manifest,
+            chunk * 16,
+            50 + chunk as u64,
+        );
     }
     file[15 * CHUNK] ^= 1;
     let changes = BTreeMap::from([changed(&file, 15, &[0..1])]);
-    let next = NextState { source: source(file.len(), 4_096), changes };
+    let next = NextState {
+        source: source(file.len(), 4_096),
+        changes,
+    };
     let nodes: HashMap<NodeId, std::sync::Arc<Node>> = HashMap::new();
     let mut chunks: HashMap<ChunkId, bytes::Bytes> = HashMap::new();
-    let Err(UpdateError::NeedChunks(needed)) = manifest.update(&next, &nodes, &chunks, PatchBudget::ORDINARY) else {
+    let Err(UpdateError::NeedChunks(needed)) =
+        manifest.update(&next, &nodes, &chunks, PatchBudget::ORDINARY)
+    else {
         panic!("nothing was evicted");
     };
     let indexes: Vec<u32> = needed.iter().map(|(index, _)| index.0).collect();
@@ -100,11 +142,16 @@ fn eviction_asks_for_the_stored_chunks_that_it_needs() {
         chunks.insert(entry.id, b"damaged".as_slice().into());
     }
     let damaged = manifest.update(&next, &nodes, &chunks, PatchBudget::ORDINARY);
-    assert!(matches!(damaged, Err(UpdateError::Format(FormatError::WrongStored { .. }))));
+    assert!(matches!(
+        damaged,
+        Err(UpdateError::Format(FormatError::WrongStored { .. }))
+    ));
     for (_, entry) in &needed {
         chunks.insert(entry.id, world.stored(entry).into());
     }
-    let updated = manifest.update(&next, &nodes, &chunks, PatchBudget::ORDINARY).unwrap();
+    let updated = manifest
+        .update(&next, &nodes, &chunks, PatchBudget::ORDINARY)
+        .unwrap();
     assert_eq!((updated.packs.len(), updated.packs[0].frames.len()), (1, 9));
 }
 
@@ -114,8 +161,14 @@ fn a_page_as_long_as_a_chunk_goes_into_a_pack() {
     let (mut file, base) = packed(&mut world, 2);
     file[CHUNK + 5] ^= 1;
     let changes = BTreeMap::from([changed(&file, 1, &[5..6])]);
-    let manifest =
-        world.update(&base, &NextState { source: source(file.len(), 65_536), changes }, PatchBudget::ORDINARY);
+    let manifest = world.update(
+        &base,
+        &NextState {
+            source: source(file.len(), 65_536),
+            changes,
+        },
+        PatchBudget::ORDINARY,
+    );
     assert_eq!(manifest.patches().count(), 0);
     assert!(world.read(&manifest) == file);
 }
@@ -124,13 +177,22 @@ fn a_page_as_long_as_a_chunk_goes_into_a_pack() {
 fn a_file_that_shrinks_and_grows_does_not_get_its_old_bytes_back() {
     let mut world = World::default();
     let (file, base) = packed(&mut world, 3);
-    let none = |len| NextState { source: source(len, 4_096), changes: BTreeMap::new() };
-    let resize = |world: &mut World, manifest: &Manifest, len| world.update(manifest, &none(len), PatchBudget::ORDINARY);
+    let none = |len| NextState {
+        source: source(len, 4_096),
+        changes: BTreeMap::new(),
+    };
+    let resize = |world: &mut World, manifest: &Manifest, len| {
+        world.update(manifest, &none(len), PatchBudget::ORDINARY)
+    };
 
     let short = resize(&mut world, &base, CHUNK + 1_000);
     assert!(world.read(&short) == file[..CHUNK + 1_000]);
     // Only the length differs from what is stored: a patch without ranges.
-    assert!(short.patches().all(|(index, patch)| index.0 == 1 && patch.ranges.is_empty()));
+    assert!(
+        short
+            .patches()
+            .all(|(index, patch)| index.0 == 1 && patch.ranges.is_empty())
+    );
     for len in [CHUNK + 1_001, CHUNK + 60_000, 2 * CHUNK, 3 * CHUNK] {
         let long = resize(&mut world, &short, len);
         let mut expected = file[..CHUNK + 1_000].to_vec();
@@ -147,7 +209,10 @@ fn zeros_are_never_stored() {
     let manifest = world.update(&base, &from_scratch(&zeros, 4_096), PatchBudget::NONE);
     assert!(world.packs.is_empty() && manifest.list.overlay.is_empty());
     let view = manifest.chunk(ChunkIndex(5), &HashMap::new()).unwrap();
-    assert_eq!((view.len, view.id, view.entry), (100, ChunkId::of(&[0; 100]), Entry::zero(100)));
+    assert_eq!(
+        (view.len, view.id, view.entry),
+        (100, ChunkId::of(&[0; 100]), Entry::zero(100))
+    );
     assert!(world.read(&manifest) == zeros);
 }
 
@@ -155,7 +220,11 @@ fn zeros_are_never_stored() {
 fn equal_chunks_of_one_update_are_stored_once() {
     let mut world = World::default();
     let file = noise(1, CHUNK).repeat(70);
-    world.update(&Manifest::empty(identity()), &from_scratch(&file, 4_096), PatchBudget::ORDINARY);
+    world.update(
+        &Manifest::empty(identity()),
+        &from_scratch(&file, 4_096),
+        PatchBudget::ORDINARY,
+    );
     assert_eq!(world.packs.len(), 1);
 }
 
@@ -168,10 +237,20 @@ fn a_change_of_another_length_than_its_chunk_is_refused() {
     let chunks: HashMap<ChunkId, bytes::Bytes> = HashMap::new();
     let result = Manifest::empty(identity()).update(&next, &nodes, &chunks, PatchBudget::ORDINARY);
     let given = CHUNK as u64;
-    assert_eq!(result.err(), Some(UpdateError::WrongLength { index: ChunkIndex(0), given, len: CHUNK_LEN_BYTES - 1 }));
+    assert_eq!(
+        result.err(),
+        Some(UpdateError::WrongLength {
+            index: ChunkIndex(0),
+            given,
+            len: CHUNK_LEN_BYTES - 1
+        })
+    );
     next.source.file_len = limits::FILE_LEN_MAX_BYTES + 1;
     let result = Manifest::empty(identity()).update(&next, &nodes, &chunks, PatchBudget::ORDINARY);
-    assert!(matches!(result, Err(UpdateError::Format(FormatError::TooLarge { .. }))));
+    assert!(matches!(
+        result,
+        Err(UpdateError::Format(FormatError::TooLarge { .. }))
+    ));
 }
 
 #[test]

@@ -62,8 +62,14 @@ fn run(commits: &[Commit], shape: Shape) {
         assert_eq!(world.lookup(|nodes| manifest.diff(&scratch, nodes)), []);
 
         for (older, file) in manifests.iter().zip(&history) {
-            assert_eq!(world.lookup(|nodes| older.diff(&manifest, nodes)), differing(file, &new));
-            assert_eq!(world.lookup(|nodes| manifest.diff(older, nodes)), differing(&new, file));
+            assert_eq!(
+                world.lookup(|nodes| older.diff(&manifest, nodes)),
+                differing(file, &new)
+            );
+            assert_eq!(
+                world.lookup(|nodes| manifest.diff(older, nodes)),
+                differing(&new, file)
+            );
         }
         manifests.push(manifest);
         history.push(new);
@@ -71,7 +77,7 @@ fn run(commits: &[Commit], shape: Shape) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(96))]
+    #![proptest_config(ProptestConfig::with_cases(64))]
 
     #[test]
     fn updates_equal_building_from_scratch_in_a_small_tree(commits in commits()) {
@@ -80,7 +86,7 @@ proptest! {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(8))]
+    #![proptest_config(ProptestConfig::with_cases(6))]
 
     #[test]
     fn updates_equal_building_from_scratch_in_the_formats_tree(commits in commits()) {

@@ -9,7 +9,13 @@ use crate::list::Shape;
 use crate::*;
 
 /// Small constants: a file of 40 chunks has everything that one of a terabyte has.
-pub const SMALL: Shape = Shape { flat_max: 2, leaf_entries: 4, leaves_max: 2, inner_slots: 3, overlay_max: 3 };
+pub const SMALL: Shape = Shape {
+    flat_max: 2,
+    leaf_entries: 4,
+    leaves_max: 2,
+    inner_slots: 3,
+    overlay_max: 3,
+};
 
 pub const CHUNK: usize = CHUNK_LEN_BYTES as usize;
 
@@ -59,7 +65,10 @@ impl World {
         assert!(!missing.is_empty());
         for node in missing {
             let decoded = Node::decode(&node, &self.raw(&node.at)).unwrap();
-            assert!(cache.insert(node.id, Arc::new(decoded)).is_none(), "asked for a node that it had");
+            assert!(
+                cache.insert(node.id, Arc::new(decoded)).is_none(),
+                "asked for a node that it had"
+            );
         }
     }
 
@@ -76,7 +85,12 @@ impl World {
     }
 
     /// Updates from an empty cache, stores the packs, and sends the manifest through its bytes.
-    pub fn update(&mut self, manifest: &Manifest, next: &NextState, budget: PatchBudget) -> Manifest {
+    pub fn update(
+        &mut self,
+        manifest: &Manifest,
+        next: &NextState,
+        budget: PatchBudget,
+    ) -> Manifest {
         let mut nodes = HashMap::new();
         let mut chunks = HashMap::new();
         let updated = loop {
@@ -104,7 +118,13 @@ impl World {
         assert_eq!(decoded.encode().unwrap(), bytes);
         let head = Head::decode(&bytes[..HEAD_LEN_BYTES]).unwrap();
         assert_eq!(head.manifest_len(), bytes.len() as u64);
-        assert_eq!(Head { body_len: 0, ..head }, decoded.head());
+        assert_eq!(
+            Head {
+                body_len: 0,
+                ..head
+            },
+            decoded.head()
+        );
         decoded
     }
 
@@ -127,26 +147,51 @@ impl World {
 
 /// The state of a file of which everything else is unknown.
 pub fn source(file_len: usize, page_size: u32) -> SourceState {
-    SourceState { file_len: file_len as u64, page_size, change_counter: 9, mtime_ns: -1, ctime_ns: 2, taken_ns: 3 }
+    SourceState {
+        file_len: file_len as u64,
+        page_size,
+        change_counter: 9,
+        mtime_ns: -1,
+        ctime_ns: 2,
+        taken_ns: 3,
+    }
 }
 
 /// Everything changed, nobody knows what.
 pub fn from_scratch(file: &[u8], page_size: u32) -> NextState {
-    let change = |bytes: &[u8]| Change::Bytes { bytes: Bytes::copy_from_slice(bytes), written: Written::Unknown };
-    let changes: BTreeMap<_, _> = (0..).map(ChunkIndex).zip(file.chunks(CHUNK).map(change)).collect();
-    NextState { source: source(file.len(), page_size), changes }
+    let change = |bytes: &[u8]| Change::Bytes {
+        bytes: Bytes::copy_from_slice(bytes),
+        written: Written::Unknown,
+    };
+    let changes: BTreeMap<_, _> = (0..)
+        .map(ChunkIndex)
+        .zip(file.chunks(CHUNK).map(change))
+        .collect();
+    NextState {
+        source: source(file.len(), page_size),
+        changes,
+    }
 }
 
 /// One changed chunk of a file.
 pub fn changed(file: &[u8], index: u32, written: &[std::ops::Range<u32>]) -> (ChunkIndex, Change) {
     let bytes = file.chunks(CHUNK).nth(index as usize).unwrap();
     let written = Written::Ranges(written.to_vec());
-    (ChunkIndex(index), Change::Bytes { bytes: Bytes::copy_from_slice(bytes), written })
+    (
+        ChunkIndex(index),
+        Change::Bytes {
+            bytes: Bytes::copy_from_slice(bytes),
+            written,
+        },
+    )
 }
 
 /// Bytes that zstd can't shrink to nothing, different for each seed.
 pub fn noise(seed: u64, len: usize) -> Vec<u8> {
     let mut bytes = vec![0; len];
-    blake3::Hasher::new().update(&seed.to_le_bytes()).finalize_xof().fill(&mut bytes);
+    blake3::Hasher::new()
+        .update(&seed.to_le_bytes())
+        .finalize_xof()
+        .fill(&mut bytes);
     bytes
 }

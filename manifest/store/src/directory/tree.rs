@@ -351,11 +351,8 @@ impl Workshop {
     /// A new file, removed again when dropped unless renamed.
     pub(super) fn temporary(&self) -> Result<Temporary<'_>, Fault> {
         let name = format!("tmp-{:032x}", fastrand::u128(..));
-        let flags = OFlag::O_WRONLY
-            | OFlag::O_CREAT
-            | OFlag::O_EXCL
-            | OFlag::O_NOFOLLOW
-            | OFlag::O_CLOEXEC;
+        let flags =
+            OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let mode = Mode::S_IRUSR | Mode::S_IWUSR;
         let fd = openat(&self.folder.fd, name.as_str(), flags, mode)
             .map_err(|errno| Fault::errno("making a temporary file", errno))?;

@@ -1,0 +1,153 @@
+//! What is published when writers and copiers die at any moment.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::error::{Blocked, CopyError};
+use crate::pass::Outcome;
+
+use super::world::{World, journal};
+
+#[tokio::test]
+async fn a_copier_killed_at_any_await_never_publishes_anything_but_a_committed_state() {
+    let mut world = World::new(6).await;
+    for polls in 1..60 {
+        world.transact(&[polls % 6]);
+        world.transact(&[(polls + 3) % 6]);
+        world.die_after(polls as usize).await;
+        world.parked = None;
+        world.check_prefix().await;
+        if polls % 4 == 0 {
+            world.drain().await.unwrap();
+            world.check_complete().await;
+        }
+    }
+    world.drain().await.unwrap();
+    world.check_complete().await;
+}
+
+#[tokio::test]
+async fn a_writer_killed_between_commit_and_append_is_repaired_by_the_copier_alone() {
+    let mut world = World::new(4).await;
+    world.drain().await.unwrap();
+    world.transact(&[1]);
+    world.drain().await.unwrap();
+    world.write(&[2, 3]);
+    world.finalise();
+    world.kill_writer();
+    world.drain().await.unwrap();
+    world.check_complete().await;
+    // And once more by the next writer.
+    world.write(&[1, 2]);
+    world.finalise();
+    world.kill_writer();
+    world.transact(&[3]);
+    world.drain().await.unwrap();
+    world.check_complete().await;
+}
+
+#[tokio::test]
+async fn a_hot_journal_blocks_publishing_until_it_is_rolled_back() {
+    let mut world = World::new(4).await;
+    world.drain().await.unwrap();
+    world.transact(&[1]);
+    world.drain().await.unwrap();
+    let before = std::fs::read(&world.path).unwrap();
+    world.write(&[2]);
+    world.kill_writer();
+    assert_eq!(world.drain().await.unwrap(), Outcome::Blocked(Blocked::HotJournal));
+    world.check_prefix().await;
+    // The next opener rolls back, through the same writer steps.
+    world.writer.begin(&world.file);
+    world.writer.will_write(0, before.len() as u64);
+    std::os::unix::fs::FileExt::write_all_at(&world.file, &before, 0).unwrap();
+    std::fs::remove_file(journal(&world.path)).unwrap();
+    world.end();
+    world.drain().await.unwrap();
+    world.check_complete().await;
+}
+
+#[tokio::test]
+async fn a_lost_base_is_uploaded_afresh() {
+    let mut world = World::new(200).await;
+    world.drain().await.unwrap();
+    std::fs::remove_dir_all(world.dir.path().join("store/packs")).unwrap();
+    world.parked = None;
+    // Enough of a change to need the chunk list's nodes.
+    for chunk in 0..200 {
+        world.transact(&[chunk]);
+    }
+    let mut lost = 0;
+    while let Err(error) = world.drain().await {
+        assert!(matches!(error, CopyError::BaseLost { .. }), "{error}");
+        lost += 1;
+        assert!(lost < 3);
+    }
+    world.check_complete().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_busy_writer_is_caught_up_with_and_never_mixed() {
+    let mut world = World::new(130).await;
+    let (path, db, file) = (world.path.clone(), world.db.clone(), world.file.try_clone().unwrap());
+    let stop = Arc::new(AtomicBool::new(false));
+    let writing = std::thread::spawn({
+        let stop = stop.clone();
+        let mut writer_world = WriterWorld { path, db, file };
+        move || writer_world.run(&stop)
+    });
+    for _ in 0..40 {
+        match world.drain().await {
+            Ok(_) => {}
+            Err(error) => panic!("{error}"),
+        }
+        world.parked = None;
+        if let Some(bytes) = world.published_bytes().await {
+            WriterWorld::check(&bytes);
+        }
+    }
+    stop.store(true, Ordering::Relaxed);
+    let last = writing.join().unwrap();
+    assert!(last > 50, "{last} transactions");
+    assert_eq!(world.drain().await.unwrap(), Outcome::Idle);
+    assert_eq!(world.published_bytes().await.unwrap(), std::fs::read(&world.path).unwrap());
+}
+
+/// A thread that writes the number of each transaction into the header and into two chunks.
+struct WriterWorld {
+    path: std::path::PathBuf,
+    db: Arc<verneuil_spool::Database>,
+    file: std::fs::File,
+}
+
+impl WriterWorld {
+    fn run(&mut self, stop: &AtomicBool) -> u32 {
+        use std::os::unix::fs::FileExt;
+        let mut writer = verneuil_spool::Writer::new(self.db.clone());
+        let mut number = 0u32;
+        while !stop.load(Ordering::Relaxed) {
+            number += 1;
+            World::lock_exclusive(&self.file);
+            std::fs::write(journal(&self.path), b"journal").unwrap();
+            writer.begin(&self.file);
+            for offset in [24, 65_536 * 5 + 100, 65_536 * 129 + 100] {
+                writer.will_write(offset, 4);
+                self.file.write_all_at(&number.to_be_bytes(), offset).unwrap();
+            }
+            std::fs::remove_file(journal(&self.path)).unwrap();
+            World::lock_shared(&self.file);
+            writer.end(&self.file, || Ok(false));
+            World::unlock(&self.file);
+            std::thread::sleep(std::time::Duration::from_millis(u64::from(number % 12)));
+        }
+        number
+    }
+
+    fn check(bytes: &[u8]) {
+        let at = |offset: usize| u32::from_be_bytes(bytes[offset..offset + 4].try_into().unwrap());
+        let number = at(24);
+        if number > 0 {
+            assert_eq!((at(65_536 * 5 + 100), at(65_536 * 129 + 100)), (number, number), "one transaction's state");
+        }
+    }
+}

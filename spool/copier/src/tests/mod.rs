@@ -1,0 +1,5 @@
+//! The copier against a directory store, with a writer that does to file, locks and journal what sqlite does.
+
+mod faults;
+mod steady;
+mod world;

@@ -1,0 +1,223 @@
+//! A database file, its writer, its copier and its store; every committed state is remembered by its hash.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::future::Future;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use nix::fcntl::{FcntlArg, fcntl};
+use nix::libc;
+use verneuil_config::{DirectoryConfig, SpoolConfig, TargetConfig};
+use verneuil_format::{CHUNK_LEN_BYTES, ChunkIndex, LookupError, Manifest, Node, NodeId, Stored, assemble, decode_frame, limits, manifest_key, pack_key};
+use verneuil_spool::{Database, DatabaseInfo, Spool, Writer};
+use verneuil_store::{Pacer, Store};
+
+use crate::error::CopyError;
+use crate::pass::{Outcome, Parked, Pass};
+use crate::task::identity;
+
+pub(super) const CHUNK: u64 = CHUNK_LEN_BYTES as u64;
+const SHARED_FIRST: i64 = 0x4000_0002;
+
+pub(super) struct World {
+    pub(super) dir: tempfile::TempDir,
+    pub(super) path: PathBuf,
+    pub(super) file: File,
+    pub(super) spool: Spool,
+    pub(super) db: Arc<Database>,
+    pub(super) writer: Writer,
+    pub(super) counter: u32,
+    /// Hashes of the committed states, oldest first.
+    pub(super) states: Vec<blake3::Hash>,
+    pub(super) store: Store,
+    pub(super) parked: Option<Parked>,
+    published: usize,
+}
+
+fn lock(file: &File, kind: libc::c_int) {
+    let request = libc::flock { l_type: kind as i16, l_whence: 0, l_start: SHARED_FIRST, l_len: 510, l_pid: 0 };
+    fcntl(file, FcntlArg::F_OFD_SETLKW(&request)).unwrap();
+}
+
+pub(super) fn journal(path: &Path) -> PathBuf {
+    verneuil_dbfile::journal_path(path)
+}
+
+impl World {
+    pub(super) async fn new(chunks: u64) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().canonicalize().unwrap().join("test.db");
+        let file = File::options().read(true).write(true).create_new(true).open(&path).unwrap();
+        let spool = Spool::new(&SpoolConfig { dir: dir.path().join("spool"), permissions: 0o700 });
+        let target = TargetConfig::Directory(DirectoryConfig { path: dir.path().join("store") });
+        let db = Database::open(&spool, &path, DatabaseInfo { hostname: "here".to_owned(), targets: vec![target.clone()] });
+        let store = Store::open(&target, Arc::new(Pacer::new(100_000.0, 100_000))).await.unwrap();
+        let writer = Writer::new(db.clone());
+        let mut world = Self { dir, path, file, spool, db, writer, counter: 0, states: Vec::new(), store, parked: None, published: 0 };
+        world.fill(chunks);
+        world
+    }
+
+    /// Content that was there before replication began.
+    fn fill(&mut self, chunks: u64) {
+        for chunk in 0..chunks {
+            let noise: Vec<u8> = (0..CHUNK).map(|at| ((at * 7 + chunk * 13) % 251) as u8 ^ (chunk as u8)).collect();
+            self.file.write_all_at(&noise, chunk * CHUNK).unwrap();
+        }
+        if chunks > 0 {
+            self.file.write_all_at(&4096u16.to_be_bytes(), 16).unwrap();
+            self.file.write_all_at(&[1, 1], 18).unwrap();
+            self.file.write_all_at(&self.counter.to_be_bytes(), 24).unwrap();
+        }
+        self.commit_state();
+    }
+
+    fn commit_state(&mut self) {
+        let hash = blake3::hash(&std::fs::read(&self.path).unwrap());
+        self.states.push(hash);
+    }
+
+    pub(super) fn lock_exclusive(file: &File) {
+        lock(file, libc::F_WRLCK);
+    }
+
+    pub(super) fn lock_shared(file: &File) {
+        lock(file, libc::F_RDLCK);
+    }
+
+    pub(super) fn unlock(file: &File) {
+        lock(file, libc::F_UNLCK);
+    }
+
+    /// Begins a transaction, and writes its number into pages of these chunks and into the header.
+    pub(super) fn write(&mut self, chunks: &[u64]) {
+        lock(&self.file, libc::F_WRLCK);
+        std::fs::write(journal(&self.path), b"journal").unwrap();
+        self.writer.begin(&self.file);
+        self.counter += 1;
+        for chunk in chunks {
+            let offset = chunk * CHUNK + u64::from(self.counter * 4096) % CHUNK;
+            let page = vec![(self.counter % 255) as u8 + 1; 4096];
+            self.writer.will_write(offset, 4096);
+            self.file.write_all_at(&page, offset).unwrap();
+        }
+        let mut header = [0; 28];
+        header[16..18].copy_from_slice(&4096u16.to_be_bytes());
+        header[18..20].copy_from_slice(&[1, 1]);
+        header[24..28].copy_from_slice(&self.counter.to_be_bytes());
+        self.writer.will_write(0, 28);
+        self.file.write_all_at(&header, 0).unwrap();
+    }
+
+    /// The commit point.
+    pub(super) fn finalise(&mut self) {
+        std::fs::remove_file(journal(&self.path)).unwrap();
+        self.commit_state();
+    }
+
+    pub(super) fn end(&mut self) {
+        lock(&self.file, libc::F_RDLCK);
+        self.writer.end(&self.file, || Ok(false));
+        lock(&self.file, libc::F_UNLCK);
+    }
+
+    pub(super) fn transact(&mut self, chunks: &[u64]) {
+        self.write(chunks);
+        self.finalise();
+        self.end();
+    }
+
+    /// The writer's process dies: its locks go, its bits stay.
+    pub(super) fn kill_writer(&mut self) {
+        lock(&self.file, libc::F_UNLCK);
+        self.writer = Writer::new(self.db.clone());
+    }
+
+    pub(super) fn pass(&mut self) -> Pass {
+        let lock = self.db.lock_copier().unwrap().expect("nobody else copies");
+        let identity = identity(&self.db, lock.instance_id());
+        Pass::new(self.db.clone(), lock, identity, Duration::from_secs(1), self.parked.take())
+    }
+
+    /// Advances until nothing is left.
+    pub(super) async fn drain(&mut self) -> Result<Outcome, CopyError> {
+        let store = self.store.clone();
+        let mut pass = self.pass();
+        let result = loop {
+            match pass.advance(&store).await {
+                Ok(Outcome::Published) => {}
+                other => break other,
+            }
+        };
+        self.parked = Some(pass.park());
+        result
+    }
+
+    /// Advances for `polls` polls, and then dies.
+    pub(super) async fn die_after(&mut self, polls: usize) -> bool {
+        let store = self.store.clone();
+        let mut pass = self.pass();
+        let mut left = polls;
+        let mut run = pin!(pass.advance(&store));
+        std::future::poll_fn(|context| {
+            if left == 0 {
+                return Poll::Ready(false);
+            }
+            left -= 1;
+            run.as_mut().poll(context).map(|_| true)
+        })
+        .await
+    }
+
+    /// The bytes of the published snapshot; `None` without one.
+    pub(super) async fn published_bytes(&self) -> Option<Vec<u8>> {
+        let path = std::os::unix::ffi::OsStrExt::as_bytes(self.path.as_os_str());
+        let root = self.dir.path().join("store");
+        let manifest = Manifest::decode(&std::fs::read(root.join(manifest_key("here", path))).ok()?).unwrap();
+        let frame = |at: verneuil_format::FrameRef, max: usize| {
+            let pack = std::fs::read(root.join(pack_key(at.pack))).expect("P6: a manifest names only what is there");
+            decode_frame(&pack[at.offset as usize..][..at.len as usize], max).unwrap()
+        };
+        let mut nodes: HashMap<NodeId, Arc<Node>> = HashMap::new();
+        let mut bytes = Vec::new();
+        for index in 0..manifest.chunk_count() {
+            let view = loop {
+                match manifest.chunk(ChunkIndex(index), &nodes) {
+                    Ok(view) => break view,
+                    Err(LookupError::Missing(missing)) => {
+                        for node in missing {
+                            nodes.insert(node.id, Arc::new(Node::decode(&node, &frame(node.at, limits::NODE_LEN_MAX_BYTES)).unwrap()));
+                        }
+                    }
+                    Err(error) => panic!("{error}"),
+                }
+            };
+            let stored = match view.entry.stored {
+                Stored::Zero => Vec::new(),
+                Stored::Frame(at) => frame(at, CHUNK as usize),
+            };
+            bytes.extend(assemble(&view, stored).unwrap());
+        }
+        assert_eq!(bytes.len() as u64, manifest.file_len());
+        Some(bytes)
+    }
+
+    /// P5: what is published is a committed state, and none before the last one seen.
+    pub(super) async fn check_prefix(&mut self) {
+        let Some(bytes) = self.published_bytes().await else { return };
+        let hash = blake3::hash(&bytes);
+        let at = self.states.iter().rposition(|state| *state == hash).expect("a published manifest is a committed state");
+        assert!(at >= self.published, "manifests only move forward");
+        self.published = at;
+    }
+
+    pub(super) async fn check_complete(&mut self) {
+        self.check_prefix().await;
+        assert_eq!(self.published, self.states.len() - 1, "a quiet database is published in full");
+    }
+}

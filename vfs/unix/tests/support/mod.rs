@@ -1,0 +1,142 @@
+//! What the tests of the `linux` VFS share: registering it, connections, and stock SQLite in another process.
+
+#![allow(dead_code)] // each test file uses its part
+
+#[path = "../../../abi/tests/common/mod.rs"]
+mod common;
+
+#[allow(unused_imports)]
+pub use common::api;
+
+use rusqlite::{Connection, ErrorCode, OpenFlags};
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use verneuil_unix::{UnixOptions, UnixVfs};
+
+/// Registers `linux` with rusqlite's SQLite.
+pub fn register() {
+    verneuil_abi::register(common::api(), c"linux", false, || {
+        UnixVfs::new(UnixVfs::NAME, UnixOptions::default())
+    })
+    .unwrap();
+}
+
+/// A connection through the `linux` VFS.
+pub fn linux(path: &Path) -> Connection {
+    register();
+    Connection::open_with_flags_and_vfs(path, OpenFlags::default(), c"linux").unwrap()
+}
+
+/// A connection through SQLite's own VFS, in this process.
+pub fn stock(path: &Path) -> Connection {
+    Connection::open_with_flags_and_vfs(path, OpenFlags::default(), c"unix").unwrap()
+}
+
+/// Either of them.
+pub type Opener = fn(&Path) -> Connection;
+
+/// Is this the error of somebody else's lock?
+pub fn is_busy<T>(result: rusqlite::Result<T>) -> bool {
+    result.is_err_and(|error| error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy))
+}
+
+/// `<database>-journal`.
+pub fn journal_of(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push("-journal");
+    PathBuf::from(name)
+}
+
+/// Another process, which opens the database with one of the VFSes and runs SQL as it is told: this test binary again,
+/// running only [`serve_sql`].
+pub struct Peer {
+    child: Child,
+    input: ChildStdin,
+    output: BufReader<ChildStdout>,
+}
+
+const PEER: &str = "VERNEUIL_TEST_PEER";
+
+impl Peer {
+    pub fn start(vfs: &str, database: &Path) -> Peer {
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "peer", "--nocapture"])
+            .env(PEER, format!("{vfs}:{}", database.display()))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let input = child.stdin.take().unwrap();
+        let output = BufReader::new(child.stdout.take().unwrap());
+        let mut peer = Peer { child, input, output };
+        assert_eq!(peer.answer(), "ready");
+        peer
+    }
+
+    /// The first column of the first row, `ok` for none, or `error: …`.
+    pub fn run(&mut self, sql: &str) -> String {
+        writeln!(self.input, "{sql}").unwrap();
+        self.answer()
+    }
+
+    /// The process dies without any chance to clean up.
+    pub fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    fn answer(&mut self) -> String {
+        loop {
+            let mut line = String::new();
+            assert_ne!(self.output.read_line(&mut line).unwrap(), 0, "the peer died");
+            // The test harness prints, too.
+            if let Some((_, answer)) = line.trim_end().split_once("peer> ") {
+                return answer.to_owned();
+            }
+        }
+    }
+}
+
+impl Drop for Peer {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The body of the test named `peer` in each file that uses [`Peer`]; does nothing when it runs as a test.
+pub fn serve_sql() {
+    let Ok(what) = std::env::var(PEER) else { return };
+    let (vfs, path) = what.split_once(':').unwrap();
+    let db = if vfs == "linux" { linux(Path::new(path)) } else { stock(Path::new(path)) };
+    println!("\npeer> ready");
+    for sql in std::io::stdin().lines() {
+        let sql = sql.unwrap();
+        let answer = match run(&db, &sql) {
+            Ok(Some(value)) => value,
+            Ok(None) => "ok".to_owned(),
+            Err(error) if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) => "busy".to_owned(),
+            Err(_) => "error".to_owned(),
+        };
+        println!("peer> {answer}");
+    }
+    std::process::exit(0);
+}
+
+fn run(db: &Connection, sql: &str) -> rusqlite::Result<Option<String>> {
+    let mut statement = db.prepare(sql)?;
+    let mut rows = statement.query([])?;
+    let mut first = None;
+    while let Some(row) = rows.next()? {
+        if first.is_none() {
+            let value: rusqlite::types::Value = row.get(0)?;
+            first = Some(match value {
+                rusqlite::types::Value::Integer(number) => number.to_string(),
+                rusqlite::types::Value::Text(text) => text,
+                other => format!("{other:?}"),
+            });
+        }
+    }
+    Ok(first)
+}

@@ -1,0 +1,107 @@
+//! What the tests of the `verneuil` VFS share: a world with a spool, a database and a copier that only takes notes.
+
+#![allow(dead_code)] // each test file uses its part
+
+#[path = "../../../abi/tests/common/mod.rs"]
+mod common;
+
+use rusqlite::{Connection, OpenFlags};
+use std::ffi::CString;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use tempfile::TempDir;
+use verneuil_config::{DirectoryConfig, SpoolConfig, TargetConfig};
+use verneuil_spool::{Database, Spool};
+use verneuil_tracking::{Replication, ReplicationSetup, TrackingVfs};
+use verneuil_unix::UnixOptions;
+
+/// A copier that takes notes.
+#[derive(Default)]
+pub struct Notes {
+    pub served: Mutex<Vec<Arc<Database>>>,
+    pub flushes: AtomicUsize,
+    pub failure: Mutex<Option<String>>,
+    pub panics: bool,
+}
+
+impl Replication for Notes {
+    fn serve(&self, database: &Arc<Database>) {
+        assert!(!self.panics, "told to");
+        self.served.lock().unwrap().push(Arc::clone(database));
+    }
+
+    fn flush(&self, _: &Arc<Database>) -> Result<(), String> {
+        self.flushes.fetch_add(1, Ordering::SeqCst);
+        self.failure.lock().unwrap().clone().map_or(Ok(()), Err)
+    }
+}
+
+/// One temporary directory, one VFS of a name of its own.
+pub struct World {
+    _temporary: Option<TempDir>,
+    dir: PathBuf,
+    pub vfs: CString,
+    pub notes: Arc<Notes>,
+}
+
+impl World {
+    pub fn new() -> World {
+        World::with(Notes::default())
+    }
+
+    pub fn with(notes: Notes) -> World {
+        let temporary = tempfile::tempdir().unwrap();
+        let mut world = World::at(temporary.path(), notes);
+        world._temporary = Some(temporary);
+        world
+    }
+
+    /// In the directory of another process' world.
+    pub fn at(dir: &Path, notes: Notes) -> World {
+        static NUMBER: AtomicUsize = AtomicUsize::new(0);
+        let dir = dir.canonicalize().unwrap();
+        let vfs = CString::new(format!("verneuil-{}", NUMBER.fetch_add(1, Ordering::SeqCst))).unwrap();
+        let notes = Arc::new(notes);
+        let setup = ReplicationSetup {
+            spool: Spool::new(&SpoolConfig { dir: dir.join("spool"), permissions: 0o700 }),
+            hostname: "testhost".to_owned(),
+            targets: vec![TargetConfig::Directory(DirectoryConfig { path: dir.join("store") })],
+            replication: Arc::clone(&notes) as Arc<dyn Replication>,
+        };
+        verneuil_abi::register(common::api(), &vfs, false, || {
+            TrackingVfs::new(UnixOptions::default(), Some(setup))
+        })
+        .unwrap();
+        World { _temporary: None, dir, vfs, notes }
+    }
+
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    pub fn path(&self) -> PathBuf {
+        self.dir.join("x.db")
+    }
+
+    pub fn open(&self) -> Connection {
+        Connection::open_with_flags_and_vfs(self.path(), OpenFlags::default(), self.vfs.as_c_str()).unwrap()
+    }
+
+    /// Opens with URI parameters.
+    pub fn open_with(&self, parameters: &str) -> Connection {
+        let vfs = self.vfs.to_str().unwrap();
+        Connection::open(format!("file:{}?vfs={vfs}&{parameters}", self.path().display())).unwrap()
+    }
+
+    /// The database as the spool knows it.
+    pub fn database(&self) -> Arc<Database> {
+        Arc::clone(self.notes.served.lock().unwrap().last().expect("a connection was opened"))
+    }
+}
+
+/// Runs the flush pragma: its row, or its error message.
+pub fn flush(db: &Connection, argument: &str) -> Result<String, String> {
+    db.query_row(&format!("PRAGMA Verneuil_Flush_Replication_Data{argument}"), [], |row| row.get(0))
+        .map_err(|error| error.to_string())
+}
