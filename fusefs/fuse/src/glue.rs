@@ -183,8 +183,8 @@ impl<S: Source> Filesystem for Glue<S> {
         let Some(kind) = lock_kind(kind) else { return reply.error(Errno::EINVAL) };
         let request = LockRequest { owner: owner.0, pid, start, end, kind };
         match self.fs.get_lock(ino.0, handle.0, &request) {
-            Ok(None) => reply.locked(start, end, i32::from(libc::F_UNLCK as i16), 0),
-            Ok(Some(held)) => reply.locked(held.start, held.end, i32::from(libc::F_RDLCK as i16), held.pid),
+            Ok(None) => reply.locked(start, end, libc::F_UNLCK, 0),
+            Ok(Some(held)) => reply.locked(held.start, held.end, libc::F_RDLCK, held.pid),
             Err(error) => reply.error(errno(error)),
         }
     }

@@ -32,9 +32,9 @@ async fn a_restart_reads_from_disk_and_damage_there_is_fetched_again() {
     let cache = world.dir.path().join("cache");
     let mut source = Source::new("host", "/app.db");
     // Long enough for nodes in the chunk list: they are cached too.
-    let content = database(&mut random, 160);
+    let content = database(&mut random, 300);
     source.commit(&world, content.clone()).await;
-    let stored = 140 + 1;
+    let stored = 263 + 1;
     {
         let snapshot = load(&world.client(with_cache(&cache, 1 << 30)), &source.key).await;
         assert!(snapshot.read(0, content.len()).await.expect("read") == content);
@@ -103,7 +103,7 @@ async fn another_users_cache_is_read_and_left_alone() {
 async fn without_memory_for_a_cache_reads_are_still_right() {
     let (world, mut random) = (World::new().await, Random(14));
     let mut source = Source::new("host", "/app.db");
-    let content = database(&mut random, 150);
+    let content = database(&mut random, 300);
     source.commit(&world, content.clone()).await;
     let config = ClientConfig { memory_cache_bytes: 0, node_cache_bytes: 0, ..ClientConfig::default() };
     let snapshot = load(&world.client(config), &source.key).await;

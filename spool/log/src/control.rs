@@ -155,6 +155,11 @@ impl Control {
         fence(SeqCst);
     }
 
+    /// Says whose transaction the epoch is.
+    pub fn set_writer(&self, pid: u32) {
+        self.map.header().writer_pid.store(pid, Release);
+    }
+
     pub fn last_cc(&self) -> u64 {
         self.map.header().last_cc.load(Acquire)
     }

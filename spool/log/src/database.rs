@@ -36,6 +36,8 @@ pub struct Database {
     spool: Spool,
     path: PathBuf,
     info: DatabaseInfo,
+    /// This process; asked for once, for it is a system call.
+    pid: u32,
     folder: RwLock<Option<Arc<Folder>>>,
     health: Mutex<Health>,
     /// Whether `health` holds a trouble: saves the mutex on the way of every commit.
@@ -109,6 +111,7 @@ impl Database {
             spool: spool.clone(),
             path: path.to_owned(),
             info,
+            pid: std::process::id(),
             folder: RwLock::new(None),
             health: Mutex::default(),
             troubled: AtomicBool::new(false),
@@ -220,6 +223,10 @@ impl Database {
             self.health().trouble = None;
             self.troubled.store(false, SeqCst);
         }
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.pid
     }
 
     pub(crate) fn note_missed(&self) {

@@ -106,6 +106,17 @@ impl CopierLock {
         self.folder.control.epoch()
     }
 
+    /// Whether a transaction of ours is going on whose process lives (as far as this process can see: one in another container counts as
+    /// dead), so that the dirty bits of an odd epoch are nobody's leftovers.
+    pub fn writer_lives(&self) -> bool {
+        let pid = self.folder.control.map.header().writer_pid.load(Acquire);
+        let Some(pid) = i32::try_from(pid).ok().filter(|pid| *pid > 0) else {
+            return false;
+        };
+        let probe = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), None);
+        self.epoch() % 2 == 1 && matches!(probe, Ok(()) | Err(nix::errno::Errno::EPERM))
+    }
+
     /// Change counter after the last transaction of ours; `None` before the first.
     pub fn last_cc(&self) -> Option<u32> {
         known_cc(self.folder.control.last_cc())
@@ -357,23 +368,23 @@ impl CopierLock {
             .store(epoch, Release);
     }
 
-    /// Generation of the last manifest that was published from this control page; 0 for none.
-    pub fn published_generation(&self) -> u64 {
-        self.folder
-            .control
-            .map
-            .header()
-            .published_generation
-            .load(Acquire)
+    /// Generation of the last manifest that was published from this control page to `place` (a hash of store and key); 0 for none.
+    pub fn published_generation(&self, place: u64) -> u64 {
+        let header = self.folder.control.map.header();
+        if header.published_to.load(Acquire) != place {
+            return 0;
+        }
+        header.published_generation.load(Acquire)
     }
 
     /// Records what manifest was published (after its `PUT`, before the generation is deleted).
-    pub fn set_published(&self, generation: u64, change_counter: u32) {
+    pub fn set_published(&self, place: u64, generation: u64, change_counter: u32) {
         let header = self.folder.control.map.header();
         header
             .published_cc
             .store(u64::from(change_counter), Release);
         header.published_generation.store(generation, Release);
+        header.published_to.store(place, Release);
         self.beat();
     }
 

@@ -1,7 +1,7 @@
 //! The local half of replication: control page and change log, written by the commits that `verneuil-tracking` follows and drained by
 //! `verneuil-copier`.
 //!
-//! The protocol between the two is spelled out, with its reasons, in docs/ARCHITECTURE.md; steps are named here by their numbers
+//! The protocol between the two is spelled out, with its reasons, in docs/PROTOCOL.md; steps are named here by their numbers
 //! ("writer step 5", "copier step 8").
 //!
 //! - `spool`, `folder`: directories and small files;

@@ -49,6 +49,10 @@ pub(crate) struct Header {
     pub published_generation: AtomicU64,
     /// Change counter in that manifest; `u64::MAX` before the first.
     pub published_cc: AtomicU64,
+    /// Hash of the store and key that it went to.
+    pub published_to: AtomicU64,
+    /// Process whose transaction the odd epoch is; 0 for none.
+    pub writer_pid: AtomicU32,
     /// Grows whenever the copier gets on.
     pub beats: AtomicU64,
     /// Device of the database file.

@@ -188,6 +188,7 @@ impl Transaction {
             Ok(header) => header,
             Err(error) => {
                 // Without the counter nobody can vouch for the file: leave bits and epoch, as if this writer had died.
+                control.set_writer(0);
                 database.note_trouble(SpoolError::io("read", database.path())(error).to_string());
                 return;
             }
@@ -197,6 +198,11 @@ impl Transaction {
         control.clear_dirty(&self.mine);
         control.clear_dirty(&self.adopted);
         control.set_epoch(self.epoch + 1);
+    }
+
+    /// The transaction ends as if its writer had died, though its process lives.
+    pub fn abandon(self) {
+        self.folder.control.set_writer(0);
     }
 
     /// Overflow, or an error: the copier reads what this transaction wrote from the file.
@@ -372,6 +378,7 @@ fn announce(
     }
     // Step 2.
     let epoch = before + 1 + before % 2;
+    control.set_writer(database.pid());
     control.set_epoch(epoch);
     // Step 3. A foreign commit, a transaction of ours that went by unspooled, or another file of that name.
     let header = control.map.header();

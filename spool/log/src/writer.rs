@@ -88,12 +88,12 @@ impl Writer {
         };
         match journal_hot() {
             Ok(false) => {}
-            Ok(true) => return,
+            Ok(true) => return transaction.abandon(),
             Err(error) => {
                 let path = verneuil_dbfile::journal_path(self.database.path());
                 self.database
                     .note_trouble(SpoolError::io("look at", &path)(error).to_string());
-                return;
+                return transaction.abandon();
             }
         }
         transaction.end(file, &mut self.buffer);
@@ -106,10 +106,8 @@ impl Writer {
     /// The lock goes from a write lock straight to NONE, or the journal could not be finalised: logs nothing and leaves the dirty bits and
     /// the odd epoch as they are. Does nothing unless the writer is active.
     pub fn abandon(&mut self) {
-        if matches!(
-            std::mem::replace(&mut self.state, State::Idle),
-            State::Active(_)
-        ) {
+        if let State::Active(transaction) = std::mem::replace(&mut self.state, State::Idle) {
+            transaction.abandon();
             // What was written may stay (a journal that vanished later): the copier looks.
             self.database.wake();
         }

@@ -1,5 +1,5 @@
 //! [`Api`]: calls into the SQLite library that loaded us; made once by the entry point of `verneuil_vfs`, carried by
-//! every registration ([`crate::register()`]) and every open file.
+//! every registration (`register`) and every open file.
 
 use crate::code::Code;
 use crate::sys::{sqlite3_api_routines, sqlite3_vfs};
@@ -41,7 +41,10 @@ impl std::fmt::Display for ApiError {
                 version_number / 1_000 % 1_000,
                 version_number % 1_000
             ),
-            ApiError::Missing { function } => write!(f, "this SQLite library was built without sqlite3_{function}"),
+            ApiError::Missing { function } => write!(
+                f,
+                "this SQLite library was built without sqlite3_{function}"
+            ),
         }
     }
 }
@@ -70,7 +73,9 @@ impl Api {
         // SAFETY: the caller promises a table; this field is at a fixed place in every version since 3.0, and is read
         // alone, because an older library's table may end before ours does.
         let version = unsafe { ptr::addr_of!((*table).libversion_number).read() };
-        let version = version.ok_or(ApiError::Missing { function: "libversion_number" })?;
+        let version = version.ok_or(ApiError::Missing {
+            function: "libversion_number",
+        })?;
         // SAFETY: a function of the library that takes nothing and touches nothing.
         let version_number = unsafe { version() };
         if version_number < MINIMUM_VERSION {
@@ -99,7 +104,9 @@ impl Api {
     /// The host's log callback must not call back into SQLite; that is a rule of `sqlite3_log`.
     pub fn log(&self, code: Code, message: &str) {
         let Some(log) = self.table.log else { return };
-        let Ok(message) = CString::new(message.replace('\0', "")) else { return };
+        let Ok(message) = CString::new(message.replace('\0', "")) else {
+            return;
+        };
         // SAFETY: the format is a constant with one `%s`, and its argument is a NUL-terminated string.
         unsafe { log(code.raw(), c"%s".as_ptr(), message.as_ptr()) }
     }
@@ -118,14 +125,21 @@ impl Api {
     /// # Safety
     /// `table` is NULL (then so is the result) or the table of a library that is still loaded.
     #[must_use]
-    pub unsafe fn allocate_string_in(table: *const sqlite3_api_routines, text: &str) -> *mut c_char {
+    pub unsafe fn allocate_string_in(
+        table: *const sqlite3_api_routines,
+        text: &str,
+    ) -> *mut c_char {
         if table.is_null() {
             return ptr::null_mut();
         }
         // SAFETY: this field is at a fixed place in every version since 3.0, and is read alone.
-        let Some(malloc) = (unsafe { ptr::addr_of!((*table).malloc).read() }) else { return ptr::null_mut() };
+        let Some(malloc) = (unsafe { ptr::addr_of!((*table).malloc).read() }) else {
+            return ptr::null_mut();
+        };
         let bytes = text.bytes().filter(|byte| *byte != 0);
-        let Ok(size) = c_int::try_from(bytes.clone().count() + 1) else { return ptr::null_mut() };
+        let Ok(size) = c_int::try_from(bytes.clone().count() + 1) else {
+            return ptr::null_mut();
+        };
         // SAFETY: a plain allocation; the result is checked for NULL below.
         let memory = unsafe { malloc(size) }.cast::<u8>();
         if memory.is_null() {
@@ -154,7 +168,11 @@ impl Api {
     /// # Safety
     /// `name` is a file name that this library passed to xOpen for a main database, and is still alive; the result
     /// lives as long as it does.
-    pub(crate) unsafe fn uri_parameter<'a>(&self, name: NonNull<c_char>, key: &CStr) -> Option<&'a CStr> {
+    pub(crate) unsafe fn uri_parameter<'a>(
+        &self,
+        name: NonNull<c_char>,
+        key: &CStr,
+    ) -> Option<&'a CStr> {
         let uri_parameter = self.table.uri_parameter?;
         // SAFETY: the caller's promise, and `key` is NUL-terminated.
         let value = unsafe { uri_parameter(name.as_ptr(), key.as_ptr()) };
@@ -166,10 +184,17 @@ impl Api {
     ///
     /// # Safety
     /// As for [`Api::uri_parameter`].
-    pub(crate) unsafe fn uri_boolean(&self, name: NonNull<c_char>, key: &CStr, default: bool) -> bool {
+    pub(crate) unsafe fn uri_boolean(
+        &self,
+        name: NonNull<c_char>,
+        key: &CStr,
+        default: bool,
+    ) -> bool {
         match self.table.uri_boolean {
             // SAFETY: the caller's promise, and `key` is NUL-terminated.
-            Some(uri_boolean) => unsafe { uri_boolean(name.as_ptr(), key.as_ptr(), c_int::from(default)) != 0 },
+            Some(uri_boolean) => unsafe {
+                uri_boolean(name.as_ptr(), key.as_ptr(), c_int::from(default)) != 0
+            },
             None => default,
         }
     }

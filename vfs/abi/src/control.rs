@@ -52,7 +52,11 @@ impl<'a> StringSlot<'a> {
     /// `SQLITE_NOMEM`; the place holds NULL then.
     pub fn set(&mut self, text: &str) -> Result<()> {
         *self.slot = self.api.allocate_string(text);
-        if self.slot.is_null() { Err(Code::NOMEM) } else { Ok(()) }
+        if self.slot.is_null() {
+            Err(Code::NOMEM)
+        } else {
+            Ok(())
+        }
     }
 }
 
@@ -67,7 +71,11 @@ pub struct Pragma<'a> {
 
 impl<'a> Pragma<'a> {
     pub(crate) fn new(name: &'a CStr, argument: Option<&'a CStr>, answer: StringSlot<'a>) -> Self {
-        Pragma { name, argument, answer }
+        Pragma {
+            name,
+            argument,
+            answer,
+        }
     }
 
     /// Is it the pragma of that name? SQL knows no case.

@@ -1,9 +1,9 @@
 //! The [`File`] trait: an open file, safe; implemented by `verneuil-unix` and `verneuil-tracking`, called by
 //! `file_callbacks`.
 
+use crate::code::{Code, Result};
 use crate::control::FileControl;
 use crate::sys::consts as c;
-use crate::code::{Code, Result};
 use std::ffi::c_int;
 
 /// The five states of SQLite's lock on a database file, in order.
@@ -54,7 +54,10 @@ pub struct SyncFlags {
 
 impl SyncFlags {
     pub(crate) const fn from_raw(raw: c_int) -> SyncFlags {
-        SyncFlags { full: raw & 0x0f == c::SQLITE_SYNC_FULL, data_only: raw & c::SQLITE_SYNC_DATAONLY != 0 }
+        SyncFlags {
+            full: raw & 0x0f == c::SQLITE_SYNC_FULL,
+            data_only: raw & c::SQLITE_SYNC_DATAONLY != 0,
+        }
     }
 }
 
@@ -67,7 +70,8 @@ impl DeviceCharacteristics {
     pub const POWERSAFE_OVERWRITE: DeviceCharacteristics =
         DeviceCharacteristics(c::SQLITE_IOCAP_POWERSAFE_OVERWRITE);
     /// Reads smaller than a page are welcome (libraries before 3.48 ignore it).
-    pub const SUBPAGE_READ: DeviceCharacteristics = DeviceCharacteristics(c::SQLITE_IOCAP_SUBPAGE_READ);
+    pub const SUBPAGE_READ: DeviceCharacteristics =
+        DeviceCharacteristics(c::SQLITE_IOCAP_SUBPAGE_READ);
 
     /// Both promises.
     #[must_use]
@@ -106,11 +110,11 @@ pub trait File: Send + Sized + 'static {
     /// `IOERR_FSYNC`; nothing is known about what is durable.
     fn sync(&mut self, flags: SyncFlags) -> Result<()>;
 
-    /// The length in bytes.
+    /// The length of the file in bytes.
     ///
     /// # Errors
     /// `IOERR_FSTAT`.
-    fn len(&mut self) -> Result<u64>;
+    fn size(&mut self) -> Result<u64>;
 
     /// Raises the lock to `level`.
     ///

@@ -49,10 +49,18 @@ impl<F: File> Handle<F> {
     /// `place` has room for a `Handle<F>`, aligned to 8 bytes, and no file is open in it.
     pub(crate) unsafe fn fill(place: *mut sqlite3_file, api: Api, file: F) {
         const {
-            assert!(align_of::<Handle<F>>() <= 8, "SQLite aligns files to 8 bytes");
+            assert!(
+                align_of::<Handle<F>>() <= 8,
+                "SQLite aligns files to 8 bytes"
+            );
         }
-        let handle =
-            Handle { base: sqlite3_file { pMethods: Self::METHODS }, api, file: MaybeUninit::new(file) };
+        let handle = Handle {
+            base: sqlite3_file {
+                pMethods: Self::METHODS,
+            },
+            api,
+            file: MaybeUninit::new(file),
+        };
         // SAFETY: the caller promises room and alignment; nothing is overwritten that would need a destructor.
         unsafe { place.cast::<Handle<F>>().write(handle) }
     }
@@ -96,15 +104,26 @@ unsafe extern "C" fn x_close<F: File>(place: *mut sqlite3_file) -> c_int {
         (*handle).base.pMethods = ptr::null();
         ((*handle).api, file)
     };
-    guard(Some(api), "xClose", Code::IOERR_CLOSE.raw(), || to_raw(file.close()))
+    guard(Some(api), "xClose", Code::IOERR_CLOSE.raw(), || {
+        to_raw(file.close())
+    })
 }
 
-unsafe extern "C" fn x_read<F: File>(place: *mut sqlite3_file, buffer: *mut c_void, len: c_int, offset: i64) -> c_int {
-    let Ok(offset) = u64::try_from(offset) else { return Code::IOERR_READ.raw() };
+unsafe extern "C" fn x_read<F: File>(
+    place: *mut sqlite3_file,
+    buffer: *mut c_void,
+    len: c_int,
+    offset: i64,
+) -> c_int {
+    let Ok(offset) = u64::try_from(offset) else {
+        return Code::IOERR_READ.raw();
+    };
     // SAFETY: SQLite passes an open file and a buffer of `len` bytes.
     unsafe {
         let buffer = bytes_mut(buffer, len);
-        call::<F, _>(place, "xRead", Code::IOERR_READ.raw(), |file, _| to_raw(file.read(buffer, offset)))
+        call::<F, _>(place, "xRead", Code::IOERR_READ.raw(), |file, _| {
+            to_raw(file.read(buffer, offset))
+        })
     }
 }
 
@@ -114,41 +133,67 @@ unsafe extern "C" fn x_write<F: File>(
     len: c_int,
     offset: i64,
 ) -> c_int {
-    let Ok(offset) = u64::try_from(offset) else { return Code::IOERR_WRITE.raw() };
+    let Ok(offset) = u64::try_from(offset) else {
+        return Code::IOERR_WRITE.raw();
+    };
     let bytes = match usize::try_from(len) {
         // SAFETY: SQLite passes `len` bytes that stay as they are during the call.
         Ok(len) if !bytes.is_null() => unsafe { slice::from_raw_parts(bytes.cast::<u8>(), len) },
         _ => &[],
     };
     // SAFETY: an open file.
-    unsafe { call::<F, _>(place, "xWrite", Code::IOERR_WRITE.raw(), |file, _| to_raw(file.write(bytes, offset))) }
+    unsafe {
+        call::<F, _>(place, "xWrite", Code::IOERR_WRITE.raw(), |file, _| {
+            to_raw(file.write(bytes, offset))
+        })
+    }
 }
 
 unsafe extern "C" fn x_truncate<F: File>(place: *mut sqlite3_file, len: i64) -> c_int {
-    let Ok(len) = u64::try_from(len) else { return Code::IOERR_TRUNCATE.raw() };
+    let Ok(len) = u64::try_from(len) else {
+        return Code::IOERR_TRUNCATE.raw();
+    };
     // SAFETY: an open file.
-    unsafe { call::<F, _>(place, "xTruncate", Code::IOERR_TRUNCATE.raw(), |file, _| to_raw(file.truncate(len))) }
+    unsafe {
+        call::<F, _>(place, "xTruncate", Code::IOERR_TRUNCATE.raw(), |file, _| {
+            to_raw(file.truncate(len))
+        })
+    }
 }
 
 unsafe extern "C" fn x_sync<F: File>(place: *mut sqlite3_file, flags: c_int) -> c_int {
     let flags = SyncFlags::from_raw(flags);
     // SAFETY: an open file.
-    unsafe { call::<F, _>(place, "xSync", Code::IOERR_FSYNC.raw(), |file, _| to_raw(file.sync(flags))) }
+    unsafe {
+        call::<F, _>(place, "xSync", Code::IOERR_FSYNC.raw(), |file, _| {
+            to_raw(file.sync(flags))
+        })
+    }
 }
 
 unsafe extern "C" fn x_file_size<F: File>(place: *mut sqlite3_file, size: *mut i64) -> c_int {
     // SAFETY: an open file, and a place for the answer.
     unsafe {
         call::<F, _>(place, "xFileSize", Code::IOERR_FSTAT.raw(), |file, _| {
-            answer(size, file.len().map(|len| i64::try_from(len).unwrap_or(i64::MAX)))
+            answer(
+                size,
+                file.size()
+                    .map(|len| i64::try_from(len).unwrap_or(i64::MAX)),
+            )
         })
     }
 }
 
 unsafe extern "C" fn x_lock<F: File>(place: *mut sqlite3_file, level: c_int) -> c_int {
-    let Some(level) = LockLevel::from_raw(level) else { return Code::MISUSE.raw() };
+    let Some(level) = LockLevel::from_raw(level) else {
+        return Code::MISUSE.raw();
+    };
     // SAFETY: an open file.
-    unsafe { call::<F, _>(place, "xLock", Code::IOERR_LOCK.raw(), |file, _| to_raw(file.lock(level))) }
+    unsafe {
+        call::<F, _>(place, "xLock", Code::IOERR_LOCK.raw(), |file, _| {
+            to_raw(file.lock(level))
+        })
+    }
 }
 
 unsafe extern "C" fn x_unlock<F: File>(place: *mut sqlite3_file, level: c_int) -> c_int {
@@ -156,15 +201,25 @@ unsafe extern "C" fn x_unlock<F: File>(place: *mut sqlite3_file, level: c_int) -
         return Code::MISUSE.raw();
     };
     // SAFETY: an open file.
-    unsafe { call::<F, _>(place, "xUnlock", Code::IOERR_UNLOCK.raw(), |file, _| to_raw(file.unlock(level))) }
+    unsafe {
+        call::<F, _>(place, "xUnlock", Code::IOERR_UNLOCK.raw(), |file, _| {
+            to_raw(file.unlock(level))
+        })
+    }
 }
 
-unsafe extern "C" fn x_check_reserved_lock<F: File>(place: *mut sqlite3_file, held: *mut c_int) -> c_int {
+unsafe extern "C" fn x_check_reserved_lock<F: File>(
+    place: *mut sqlite3_file,
+    held: *mut c_int,
+) -> c_int {
     // SAFETY: an open file, and a place for the answer.
     unsafe {
-        call::<F, _>(place, "xCheckReservedLock", Code::IOERR_CHECKRESERVEDLOCK.raw(), |file, _| {
-            answer(held, file.check_reserved_lock().map(c_int::from))
-        })
+        call::<F, _>(
+            place,
+            "xCheckReservedLock",
+            Code::IOERR_CHECKRESERVEDLOCK.raw(),
+            |file, _| answer(held, file.check_reserved_lock().map(c_int::from)),
+        )
     }
 }
 
@@ -175,16 +230,29 @@ unsafe extern "C" fn x_sector_size<F: File>(place: *mut sqlite3_file) -> c_int {
 
 unsafe extern "C" fn x_device_characteristics<F: File>(place: *mut sqlite3_file) -> c_int {
     // SAFETY: an open file. 0 promises nothing.
-    unsafe { call::<F, _>(place, "xDeviceCharacteristics", 0, |file, _| file.device_characteristics().0) }
+    unsafe {
+        call::<F, _>(place, "xDeviceCharacteristics", 0, |file, _| {
+            file.device_characteristics().0
+        })
+    }
 }
 
-unsafe extern "C" fn x_file_control<F: File>(place: *mut sqlite3_file, op: c_int, argument: *mut c_void) -> c_int {
+unsafe extern "C" fn x_file_control<F: File>(
+    place: *mut sqlite3_file,
+    op: c_int,
+    argument: *mut c_void,
+) -> c_int {
     // SAFETY: an open file, and the argument that `sqlite3.h` says goes with `op`.
     unsafe {
-        call::<F, _>(place, "xFileControl", Code::IOERR.raw(), |file, api| match decode(op, argument, api) {
-            Ok(control) => to_raw(file.file_control(control)),
-            Err(code) => code.raw(),
-        })
+        call::<F, _>(
+            place,
+            "xFileControl",
+            Code::IOERR.raw(),
+            |file, api| match decode(op, argument, api) {
+                Ok(control) => to_raw(file.file_control(control)),
+                Err(code) => code.raw(),
+            },
+        )
     }
 }
 
@@ -219,9 +287,15 @@ unsafe fn decode<'a>(op: c_int, argument: *mut c_void, api: Api) -> crate::Resul
             c::SQLITE_FCNTL_SIZE_HINT => {
                 FileControl::SizeHint(*argument.cast::<i64>().as_ref().ok_or(Code::MISUSE)?)
             }
-            c::SQLITE_FCNTL_POWERSAFE_OVERWRITE => FileControl::PowersafeOverwrite(int_of(argument)?),
-            c::SQLITE_FCNTL_VFSNAME => FileControl::VfsName(StringSlot::new(slot_of(argument)?, api)),
-            c::SQLITE_FCNTL_TEMPFILENAME => FileControl::TempFilename(StringSlot::new(slot_of(argument)?, api)),
+            c::SQLITE_FCNTL_POWERSAFE_OVERWRITE => {
+                FileControl::PowersafeOverwrite(int_of(argument)?)
+            }
+            c::SQLITE_FCNTL_VFSNAME => {
+                FileControl::VfsName(StringSlot::new(slot_of(argument)?, api))
+            }
+            c::SQLITE_FCNTL_TEMPFILENAME => {
+                FileControl::TempFilename(StringSlot::new(slot_of(argument)?, api))
+            }
             c::SQLITE_FCNTL_HAS_MOVED => FileControl::HasMoved(int_of(argument)?),
             c::SQLITE_FCNTL_PRAGMA => FileControl::Pragma(pragma_of(argument, api)?),
             c::SQLITE_FCNTL_OVERWRITE => FileControl::Overwrite,
@@ -258,6 +332,10 @@ unsafe fn pragma_of<'a>(argument: *mut c_void, api: Api) -> crate::Result<Pragma
             return Err(Code::NOTFOUND);
         }
         let value = (!value.is_null()).then(|| CStr::from_ptr(value));
-        Ok(Pragma::new(CStr::from_ptr(name), value, StringSlot::new(slot, api)))
+        Ok(Pragma::new(
+            CStr::from_ptr(name),
+            value,
+            StringSlot::new(slot, api),
+        ))
     }
 }

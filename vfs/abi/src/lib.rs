@@ -1,8 +1,8 @@
 //! Every SQLite FFI type and call that Verneuil uses, and safe traits above them: `verneuil-unix` and
 //! `verneuil-tracking` implement [`Vfs`] and [`File`], `verneuil_vfs` registers them through [`Api`].
 //!
-//! In order: [`sys`] (the C layouts), [`code`] (result codes), [`api`] (calls into the host's SQLite library),
-//! [`open`] and [`control`] (arguments of xOpen and xFileControl), [`file`] and [`vfs`] (the traits), and the two
+//! In order: `sys` (the C layouts), `code` (result codes), `api` (calls into the host's SQLite library),
+//! `open` and `control` (arguments of xOpen and xFileControl), `file` and `vfs` (the traits), and the two
 //! folders of trampolines behind them.
 //!
 //! This crate never links SQLite. The host's library hands its function table to the extension's entry point;

@@ -78,7 +78,11 @@ impl<'a> Filename<'a> {
     /// `name` is NUL-terminated and lives for `'a`; with `uri_parameters`, it is a name that the library behind it
     /// passed to xOpen for a main database.
     pub(crate) unsafe fn new(name: NonNull<c_char>, uri_parameters: Option<Api>) -> Self {
-        Filename { name, uri_parameters, alive: PhantomData }
+        Filename {
+            name,
+            uri_parameters,
+            alive: PhantomData,
+        }
     }
 
     /// The path as a C string.

@@ -6,7 +6,12 @@ use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// Runs a callback's body. After a panic `otherwise` is the result.
-pub(crate) fn guard<T>(api: Option<Api>, callback: &'static str, otherwise: T, body: impl FnOnce() -> T) -> T {
+pub(crate) fn guard<T>(
+    api: Option<Api>,
+    callback: &'static str,
+    otherwise: T,
+    body: impl FnOnce() -> T,
+) -> T {
     // Unwind safety: a file or VFS that panicked is used again, as a C one would be; its methods keep no invariant
     // across a call that would be dangerous when broken (they hold no locks while they call out).
     match catch_unwind(AssertUnwindSafe(body)) {
@@ -16,7 +21,10 @@ pub(crate) fn guard<T>(api: Option<Api>, callback: &'static str, otherwise: T, b
             // Neither the logger nor the payload's destructor may get a second chance to unwind.
             let _ = catch_unwind(AssertUnwindSafe(|| {
                 if let Some(api) = api {
-                    api.log(Code::INTERNAL, &format!("verneuil: bug: {callback} panicked: {message}"));
+                    api.log(
+                        Code::INTERNAL,
+                        &format!("verneuil: bug: {callback} panicked: {message}"),
+                    );
                 }
             }));
             std::mem::forget(panic);

@@ -19,7 +19,9 @@ pub(crate) fn julian_now_ms() -> i64 {
 /// Sleeps and says how long, in microseconds.
 pub(crate) fn sleep_us(microseconds: c_int) -> c_int {
     let microseconds = microseconds.max(0);
-    std::thread::sleep(Duration::from_micros(u64::from(microseconds.unsigned_abs())));
+    std::thread::sleep(Duration::from_micros(u64::from(
+        microseconds.unsigned_abs(),
+    )));
     microseconds
 }
 
@@ -35,7 +37,8 @@ pub(crate) unsafe fn randomness(buffer: *mut c_char, len: c_int) -> c_int {
         let got = unsafe { libc::getrandom(buffer.add(filled).cast(), len - filled, 0) };
         match usize::try_from(got) {
             Ok(got) => filled += got,
-            Err(_) if std::io::Error::last_os_error().kind() == std::io::ErrorKind::Interrupted => {}
+            Err(_) if std::io::Error::last_os_error().kind() == std::io::ErrorKind::Interrupted => {
+            }
             Err(_) => break,
         }
     }
@@ -63,7 +66,9 @@ pub(crate) unsafe fn dl_open(path: *const c_char) -> *mut c_void {
 pub(crate) unsafe fn dl_error(buffer: *mut c_char, len: c_int) {
     // SAFETY: returns NULL or a NUL-terminated string that lives until the next dl call of this thread.
     let message = unsafe { libc::dlerror() };
-    let Some(room) = usize::try_from(len).ok().and_then(|len| len.checked_sub(1)) else { return };
+    let Some(room) = usize::try_from(len).ok().and_then(|len| len.checked_sub(1)) else {
+        return;
+    };
     if message.is_null() {
         return;
     }

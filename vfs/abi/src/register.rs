@@ -1,8 +1,8 @@
-//! [`register()`]: gives a [`Vfs`] to a SQLite library under a name, once; called by `verneuil_vfs`.
+//! `register`: gives a [`Vfs`] to a SQLite library under a name, once; called by `verneuil_vfs`.
 
+use crate::Api;
 use crate::vfs::Vfs;
 use crate::vfs_callbacks::{AppData, table};
-use crate::Api;
 use std::any::TypeId;
 use std::ffi::CStr;
 use std::sync::{Mutex, PoisonError};
@@ -29,7 +29,9 @@ impl std::fmt::Display for RegisterError {
                 f,
                 "a VFS named {name:?} is already registered by another library (a second copy of this extension?)"
             ),
-            RegisterError::Refused { code } => write!(f, "sqlite3_vfs_register failed with code {code}"),
+            RegisterError::Refused { code } => {
+                write!(f, "sqlite3_vfs_register failed with code {code}")
+            }
         }
     }
 }
@@ -57,15 +59,24 @@ pub fn register<V: Vfs>(
 
     let known = api.vfs_find(name);
     let (vfs, is_new) = if known.is_null() {
-        let app_data = Box::leak(Box::new(AppData { api, vfs: make(), name: name.to_owned() }));
-        (std::ptr::from_mut(Box::leak(Box::new(table(app_data)))), true)
+        let app_data = Box::leak(Box::new(AppData {
+            api,
+            vfs: make(),
+            name: name.to_owned(),
+        }));
+        (
+            std::ptr::from_mut(Box::leak(Box::new(table(app_data)))),
+            true,
+        )
     } else if ours.contains(&(known.addr(), TypeId::of::<V>())) {
         if !make_default {
             return Ok(false);
         }
         (known, false)
     } else {
-        return Err(RegisterError::NameTaken { name: name.to_string_lossy().into_owned() });
+        return Err(RegisterError::NameTaken {
+            name: name.to_string_lossy().into_owned(),
+        });
     };
     // SAFETY: a complete table that was leaked on purpose: SQLite keeps it until the process ends.
     match unsafe { api.vfs_register(vfs, make_default) } {

@@ -59,7 +59,9 @@ unsafe fn call<V: Vfs, T>(
 ) -> T {
     // SAFETY: `table` stored a reference that lives for the rest of the process, and nobody changes it.
     let app_data = unsafe { &*(*vfs).pAppData.cast::<AppData<V>>() };
-    guard(Some(app_data.api), callback, otherwise, || body(&app_data.vfs, app_data.api))
+    guard(Some(app_data.api), callback, otherwise, || {
+        body(&app_data.vfs, app_data.api)
+    })
 }
 
 unsafe extern "C" fn x_open<V: Vfs>(
@@ -92,7 +94,11 @@ unsafe extern "C" fn x_open<V: Vfs>(
     }
 }
 
-unsafe extern "C" fn x_delete<V: Vfs>(vfs: *mut sqlite3_vfs, name: *const c_char, sync_directory: c_int) -> c_int {
+unsafe extern "C" fn x_delete<V: Vfs>(
+    vfs: *mut sqlite3_vfs,
+    name: *const c_char,
+    sync_directory: c_int,
+) -> c_int {
     // SAFETY: `vfs` is ours; `name` is NUL-terminated.
     unsafe {
         let path = path_of(CStr::from_ptr(name));
@@ -118,7 +124,9 @@ unsafe extern "C" fn x_access<V: Vfs>(
     // SAFETY: `vfs` is ours; `name` is NUL-terminated; `result` is a place for the answer.
     unsafe {
         let path = path_of(CStr::from_ptr(name));
-        call::<V, _>(vfs, "xAccess", Code::IOERR_ACCESS.raw(), |vfs, _| match vfs.access(path, access) {
+        call::<V, _>(vfs, "xAccess", Code::IOERR_ACCESS.raw(), |vfs, _| match vfs
+            .access(path, access)
+        {
             Ok(yes) => {
                 result.write(c_int::from(yes));
                 SQLITE_OK
@@ -137,19 +145,28 @@ unsafe extern "C" fn x_full_pathname<V: Vfs>(
     // SAFETY: `vfs` is ours; `name` is NUL-terminated; `out` has `room` bytes.
     unsafe {
         let path = path_of(CStr::from_ptr(name));
-        call::<V, _>(vfs, "xFullPathname", Code::CANTOPEN_FULLPATH.raw(), |vfs, _| match vfs.full_pathname(path) {
-            Ok(full) => {
-                let bytes = full.path.as_os_str().as_bytes();
-                if usize::try_from(room).is_ok_and(|room| bytes.len() < room) {
-                    ptr::copy_nonoverlapping(bytes.as_ptr().cast(), out, bytes.len());
-                    out.add(bytes.len()).write(0);
-                    if full.had_symlink { SQLITE_OK_SYMLINK } else { SQLITE_OK }
-                } else {
-                    Code::CANTOPEN_FULLPATH.raw()
+        call::<V, _>(
+            vfs,
+            "xFullPathname",
+            Code::CANTOPEN_FULLPATH.raw(),
+            |vfs, _| match vfs.full_pathname(path) {
+                Ok(full) => {
+                    let bytes = full.path.as_os_str().as_bytes();
+                    if usize::try_from(room).is_ok_and(|room| bytes.len() < room) {
+                        ptr::copy_nonoverlapping(bytes.as_ptr().cast(), out, bytes.len());
+                        out.add(bytes.len()).write(0);
+                        if full.had_symlink {
+                            SQLITE_OK_SYMLINK
+                        } else {
+                            SQLITE_OK
+                        }
+                    } else {
+                        Code::CANTOPEN_FULLPATH.raw()
+                    }
                 }
-            }
-            Err(code) => code.raw(),
-        })
+                Err(code) => code.raw(),
+            },
+        )
     }
 }
 
@@ -180,7 +197,9 @@ unsafe extern "C" fn x_dl_close(_: *mut sqlite3_vfs, library: *mut c_void) {
 
 unsafe extern "C" fn x_randomness(_: *mut sqlite3_vfs, len: c_int, out: *mut c_char) -> c_int {
     // SAFETY: SQLite passes `len` bytes.
-    guard(None, "xRandomness", 0, || unsafe { platform::randomness(out, len) })
+    guard(None, "xRandomness", 0, || unsafe {
+        platform::randomness(out, len)
+    })
 }
 
 unsafe extern "C" fn x_sleep(_: *mut sqlite3_vfs, microseconds: c_int) -> c_int {
@@ -204,7 +223,11 @@ unsafe extern "C" fn x_current_time_int64(_: *mut sqlite3_vfs, out_ms: *mut i64)
     SQLITE_OK
 }
 
-unsafe extern "C" fn x_get_last_error(_: *mut sqlite3_vfs, _room: c_int, _out: *mut c_char) -> c_int {
+unsafe extern "C" fn x_get_last_error(
+    _: *mut sqlite3_vfs,
+    _room: c_int,
+    _out: *mut c_char,
+) -> c_int {
     // As `unix`: the thread's errno, for sqlite3_system_errno(); there is no text.
     std::io::Error::last_os_error().raw_os_error().unwrap_or(0)
 }

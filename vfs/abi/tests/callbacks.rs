@@ -1,5 +1,7 @@
 //! A VFS written against the safe traits, used by a real SQLite library.
 
+#![allow(clippy::unwrap_used, clippy::panic)] // in helpers of tests, too
+
 mod common;
 
 use libsqlite3_sys as ffi;
@@ -8,8 +10,8 @@ use std::path::Path;
 use std::ptr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use verneuil_abi::{
-    Access, Code, DeviceCharacteristics, File, FileControl, FullPathname, LockLevel, OpenRequest, Opened, Result,
-    SyncFlags, Vfs, register,
+    Access, Code, DeviceCharacteristics, File, FileControl, FullPathname, LockLevel, OpenRequest,
+    Opened, Result, SyncFlags, Vfs, register,
 };
 
 /// A database in memory that panics where it is told to.
@@ -34,7 +36,10 @@ impl Vfs for PanickyVfs {
         assert_eq!(name.uri_parameter(c"color"), Some(c"red"));
         assert!(name.uri_boolean(c"fast", false));
         assert!(!name.uri_boolean(c"absent", false));
-        Ok(Opened { file: PanickyFile { bytes: Vec::new() }, flags: request.flags })
+        Ok(Opened {
+            file: PanickyFile { bytes: Vec::new() },
+            flags: request.flags,
+        })
     }
 
     fn delete(&self, _: &Path, _: bool) -> Result<()> {
@@ -46,7 +51,10 @@ impl Vfs for PanickyVfs {
     }
 
     fn full_pathname(&self, path: &Path) -> Result<FullPathname> {
-        Ok(FullPathname { path: Path::new("/nowhere").join(path), had_symlink: false })
+        Ok(FullPathname {
+            path: Path::new("/nowhere").join(path),
+            had_symlink: false,
+        })
     }
 }
 
@@ -69,7 +77,7 @@ impl File for PanickyFile {
         Ok(())
     }
 
-    fn len(&mut self) -> Result<u64> {
+    fn size(&mut self) -> Result<u64> {
         Ok(self.bytes.len() as u64)
     }
 
@@ -133,10 +141,17 @@ fn exec(db: *mut ffi::sqlite3, sql: &str) -> (c_int, String) {
     let mut out = String::new();
     // SAFETY: an open connection, NUL-terminated SQL, and a callback that gets `out`.
     unsafe {
-        let code =
-            ffi::sqlite3_exec(db, sql.as_ptr(), Some(first_column), (&raw mut out).cast(), ptr::null_mut());
+        let code = ffi::sqlite3_exec(
+            db,
+            sql.as_ptr(),
+            Some(first_column),
+            (&raw mut out).cast(),
+            ptr::null_mut(),
+        );
         if code != 0 {
-            out = CStr::from_ptr(ffi::sqlite3_errmsg(db)).to_string_lossy().into_owned();
+            out = CStr::from_ptr(ffi::sqlite3_errmsg(db))
+                .to_string_lossy()
+                .into_owned();
         }
         (code, out)
     }
@@ -156,12 +171,26 @@ fn panics_become_codes_and_pragmas_answer_through_the_hosts_allocator() {
     let (db, code) = open(c"file:x.db?vfs=panicky&color=red&fast=1");
     assert_eq!(code, 0);
     assert_eq!(exec(db, "PRAGMA Shout=hello"), (0, "HELLO".into()));
-    assert_eq!(exec(db, "PRAGMA shout"), (1, "shout needs something to shout".into()));
-    assert_eq!(exec(db, "SELECT count(*) FROM sqlite_master"), (0, "0".into()));
-    assert_eq!(exec(db, "CREATE TABLE t(x)").0 & 0xff, ffi::SQLITE_CANTOPEN, "the journal's name has no parameters");
+    assert_eq!(
+        exec(db, "PRAGMA shout"),
+        (1, "shout needs something to shout".into())
+    );
+    assert_eq!(
+        exec(db, "SELECT count(*) FROM sqlite_master"),
+        (0, "0".into())
+    );
+    assert_eq!(
+        exec(db, "CREATE TABLE t(x)").0 & 0xff,
+        ffi::SQLITE_CANTOPEN,
+        "the journal's name has no parameters"
+    );
 
     PANIC_IN_READ.store(true, Ordering::SeqCst);
-    assert_eq!(exec(db, "SELECT count(*) FROM sqlite_master").0 & 0xff, ffi::SQLITE_IOERR, "a panic in xRead");
+    assert_eq!(
+        exec(db, "SELECT count(*) FROM sqlite_master").0 & 0xff,
+        ffi::SQLITE_IOERR,
+        "a panic in xRead"
+    );
     // SAFETY: an open connection.
     assert_eq!(unsafe { ffi::sqlite3_close(db) }, 0);
     assert!(DROPPED.load(Ordering::SeqCst), "closing drops the file");
@@ -171,7 +200,12 @@ fn panics_become_codes_and_pragmas_answer_through_the_hosts_allocator() {
 fn a_second_registration_keeps_the_first_and_another_ones_name_is_left_alone() {
     let api = common::api();
     assert!(register(api, c"twice", false, || PanickyVfs { in_open: false }).unwrap());
-    assert!(!register(api, c"twice", false, || -> PanickyVfs { panic!("must not be made again") }).unwrap());
+    assert!(
+        !register(api, c"twice", false, || -> PanickyVfs {
+            panic!("must not be made again")
+        })
+        .unwrap()
+    );
     let error = register(api, c"unix", false, || PanickyVfs { in_open: false }).unwrap_err();
     assert!(error.to_string().contains("\"unix\""), "{error}");
 }

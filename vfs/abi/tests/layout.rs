@@ -1,6 +1,8 @@
 //! Our C types against those of the SQLite headers that `libsqlite3-sys` was generated from, and our prefix of the
 //! function table against the real table of the linked library.
 
+#![allow(clippy::unwrap_used, clippy::panic)] // in helpers of tests, too
+
 mod common;
 
 use libsqlite3_sys as ffi;
@@ -73,8 +75,14 @@ fn constants_have_sqlites_values() {
         IOERR_GETTEMPPATH SQLITE_IOERR_GETTEMPPATH IOERR_CORRUPTFS SQLITE_IOERR_CORRUPTFS
         CANTOPEN_FULLPATH SQLITE_CANTOPEN_FULLPATH
     }
-    assert_eq!(verneuil_abi::code::SQLITE_OK_LOAD_PERMANENTLY, ffi::SQLITE_OK_LOAD_PERMANENTLY);
-    assert_eq!(verneuil_abi::code::SQLITE_OK_SYMLINK, ffi::SQLITE_OK_SYMLINK);
+    assert_eq!(
+        verneuil_abi::code::SQLITE_OK_LOAD_PERMANENTLY,
+        ffi::SQLITE_OK_LOAD_PERMANENTLY
+    );
+    assert_eq!(
+        verneuil_abi::code::SQLITE_OK_SYMLINK,
+        ffi::SQLITE_OK_SYMLINK
+    );
 }
 
 /// Each field of our prefix holds the address of the function that it is named after: no offset is wrong.
@@ -117,6 +125,11 @@ fn an_old_library_is_refused_by_its_version() {
     table.libversion_number = Some(old);
     // SAFETY: a table of our own; it is refused, and not kept.
     let error = unsafe { Api::new(&raw const table) }.unwrap_err();
-    assert_eq!(error, ApiError::TooOld { version_number: 3_030_001 });
+    assert_eq!(
+        error,
+        ApiError::TooOld {
+            version_number: 3_030_001
+        }
+    );
     assert!(error.to_string().contains("3.30.1"));
 }

@@ -71,10 +71,17 @@ unsafe fn enter(error: *mut *mut c_char, table: *const sqlite3_api_routines) -> 
         std::mem::forget(panic);
         Err("bug: the entry point panicked".to_owned())
     });
-    let Err(message) = message else { return SQLITE_OK };
+    let Err(message) = message else {
+        return SQLITE_OK;
+    };
     if !error.is_null() {
         // SAFETY: `error` is a place for a message by the caller's promise, `table` NULL or a table.
-        unsafe { error.write(Api::allocate_string_in(table, &format!("verneuil: {message}"))) };
+        unsafe {
+            error.write(Api::allocate_string_in(
+                table,
+                &format!("verneuil: {message}"),
+            ))
+        };
     }
     Code::ERROR.raw()
 }

@@ -23,7 +23,10 @@ static LIBRARIES: Mutex<Vec<Api>> = Mutex::new(Vec::new());
 pub(crate) fn start(api: Api) {
     {
         let mut libraries = LIBRARIES.lock().unwrap_or_else(PoisonError::into_inner);
-        if libraries.iter().any(|known| known.address() == api.address()) {
+        if libraries
+            .iter()
+            .any(|known| known.address() == api.address())
+        {
             return;
         }
         libraries.push(api);
@@ -50,8 +53,17 @@ where
     S: Subscriber + for<'a> LookupSpan<'a>,
     N: for<'a> FormatFields<'a> + 'static,
 {
-    fn format_event(&self, context: &FmtContext<'_, S, N>, mut line: Writer<'_>, event: &Event<'_>) -> fmt::Result {
-        write!(line, "verneuil: {}: ", event.metadata().level().as_str().to_ascii_lowercase())?;
+    fn format_event(
+        &self,
+        context: &FmtContext<'_, S, N>,
+        mut line: Writer<'_>,
+        event: &Event<'_>,
+    ) -> fmt::Result {
+        write!(
+            line,
+            "verneuil: {}: ",
+            event.metadata().level().as_str().to_ascii_lowercase()
+        )?;
         context.format_fields(line.by_ref(), event)?;
         writeln!(line)
     }
@@ -74,7 +86,9 @@ impl<'a> MakeWriter<'a> for Sinks {
 
     fn make_writer_for(&'a self, metadata: &Metadata<'_>) -> Sink {
         let serious = *metadata.level() <= Level::WARN;
-        Sink { code: if serious { Code::WARNING } else { Code::NOTICE } }
+        Sink {
+            code: if serious { Code::WARNING } else { Code::NOTICE },
+        }
     }
 }
 
@@ -83,7 +97,10 @@ impl Write for Sink {
         let line = one_line(&String::from_utf8_lossy(event));
         to_stderr(&line);
         // The list is copied, so that a log callback that is slow, or loads extensions itself, holds nobody up.
-        let libraries = LIBRARIES.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let libraries = LIBRARIES
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
         for library in libraries {
             library.log(self.code, &line);
         }
@@ -97,7 +114,11 @@ impl Write for Sink {
 
 /// Without line breaks and other control characters, wherever they came from: a path may hold anything.
 fn one_line(event: &str) -> String {
-    event.trim_end().chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+    event
+        .trim_end()
+        .chars()
+        .map(|c| if c.is_control() { '\u{fffd}' } else { c })
+        .collect()
 }
 
 /// Writes a line if that neither waits nor kills the host: a commit must not hang on a full pipe, and a pipe that nobody
@@ -105,7 +126,9 @@ fn one_line(event: &str) -> String {
 fn to_stderr(line: &str) {
     let stderr = io::stderr();
     let mut polled = [PollFd::new(stderr.as_fd(), PollFlags::POLLOUT)];
-    if !matches!(poll(&mut polled, PollTimeout::ZERO), Ok(1)) || polled[0].revents() != Some(PollFlags::POLLOUT) {
+    if !matches!(poll(&mut polled, PollTimeout::ZERO), Ok(1))
+        || polled[0].revents() != Some(PollFlags::POLLOUT)
+    {
         return;
     }
     // One write, so that lines of several threads or processes don't mix.
@@ -118,6 +141,9 @@ mod tests {
 
     #[test]
     fn a_line_break_in_a_name_does_not_break_the_line() {
-        assert_eq!(one_line("error: db=/tmp/a\nb\x1b[31m\n"), "error: db=/tmp/a\u{fffd}b\u{fffd}[31m");
+        assert_eq!(
+            one_line("error: db=/tmp/a\nb\x1b[31m\n"),
+            "error: db=/tmp/a\u{fffd}b\u{fffd}[31m"
+        );
     }
 }

@@ -14,7 +14,9 @@ pub(crate) struct InProcess {
 impl InProcess {
     /// A copier that has nothing to do yet: its threads start with the first database.
     pub(crate) fn new(config: &Config) -> InProcess {
-        InProcess { copier: Copier::new(&config.copier, &config.targets) }
+        InProcess {
+            copier: Copier::new(&config.copier, &config.targets),
+        }
     }
 }
 
@@ -27,6 +29,8 @@ impl Replication for InProcess {
     }
 
     fn flush(&self, database: &Arc<Database>) -> Result<(), String> {
-        self.copier.flush(database).map_err(|error| error.to_string())
+        self.copier
+            .flush(database)
+            .map_err(|error| error.to_string())
     }
 }

@@ -7,7 +7,9 @@ pub(crate) fn in_main_program() -> bool {
     // SAFETY: reads the auxiliary vector; an entry that is missing is 0.
     let program_headers = unsafe { libc::getauxval(libc::AT_PHDR) };
     let here = module_of(in_main_program as *const c_void);
-    let program = module_of(std::ptr::with_exposed_provenance(usize::try_from(program_headers).unwrap_or(0)));
+    let program = module_of(std::ptr::with_exposed_provenance(
+        usize::try_from(program_headers).unwrap_or(0),
+    ));
     match (here, program) {
         (Some(here), Some(program)) => here.dli_fbase == program.dli_fbase,
         // A program without dynamic linking has no modules, and is all there is.
@@ -18,13 +20,20 @@ pub(crate) fn in_main_program() -> bool {
 /// Keeps the library that holds an address in memory for the rest of the process, if it is one that could be unloaded:
 /// its list of VFSes and its log will be used from now on.
 pub(crate) fn keep_loaded(address: *const c_void) {
-    let Some(module) = module_of(address) else { return };
+    let Some(module) = module_of(address) else {
+        return;
+    };
     if module.dli_fname.is_null() {
         return;
     }
     // SAFETY: a NUL-terminated name that the dynamic linker gave. NOLOAD loads nothing: it finds what is there, and does
     // nothing for the main program. The handle is not needed: NODELETE outlives it.
-    unsafe { libc::dlopen(module.dli_fname, libc::RTLD_NOW | libc::RTLD_NOLOAD | libc::RTLD_NODELETE) };
+    unsafe {
+        libc::dlopen(
+            module.dli_fname,
+            libc::RTLD_NOW | libc::RTLD_NOLOAD | libc::RTLD_NODELETE,
+        )
+    };
 }
 
 fn module_of(address: *const c_void) -> Option<libc::Dl_info> {

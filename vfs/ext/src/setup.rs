@@ -21,14 +21,19 @@ pub(crate) fn register(api: Api) -> Result<(), String> {
     residence::keep_loaded(api.address());
     logging::start(api);
 
-    let options = UnixOptions { temp_dir: config.tempdir.clone(), ..UnixOptions::default() };
+    let options = UnixOptions {
+        temp_dir: config.tempdir.clone(),
+        ..UnixOptions::default()
+    };
     let setup = replication_of(&config)?;
     let registered = verneuil_abi::register(api, c"linux", false, {
         let options = options.clone();
         || UnixVfs::new(UnixVfs::NAME, options)
     })
     .and_then(|_| {
-        verneuil_abi::register(api, c"verneuil", config.make_default, || TrackingVfs::new(options, setup))
+        verneuil_abi::register(api, c"verneuil", config.make_default, || {
+            TrackingVfs::new(options, setup)
+        })
     });
     registered.map(drop).map_err(|error| error.to_string())
 }
@@ -42,7 +47,9 @@ static COPIERS: Mutex<Vec<(Config, Arc<InProcess>)>> = Mutex::new(Vec::new());
 /// # Errors
 /// When this host has no name.
 fn replication_of(config: &Config) -> Result<Option<ReplicationSetup>, String> {
-    let Some(spool) = &config.spool else { return Ok(None) };
+    let Some(spool) = &config.spool else {
+        return Ok(None);
+    };
     if config.targets.is_empty() {
         return Ok(None);
     }

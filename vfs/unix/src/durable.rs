@@ -1,4 +1,4 @@
-//! Syncing the directory that a file was created in or deleted from; called by [`crate::file`] and [`crate::vfs`].
+//! Syncing the directory that a file was created in or deleted from; called by `file` and `vfs`.
 
 use std::fs::File;
 use std::io;

@@ -1,5 +1,5 @@
-//! An open file of the `linux` VFS: reading, writing, syncing, file controls; opened by [`crate::vfs`], locked by
-//! [`crate::locks`], wrapped by `verneuil-tracking`.
+//! An open file of the `linux` VFS: reading, writing, syncing, file controls; opened by `vfs`, locked by
+//! `locks`, wrapped by `verneuil-tracking`.
 //!
 //! One system call per read, write, truncation and sync, and no allocation: what `unix` does.
 
@@ -15,7 +15,9 @@ use std::ops::Deref;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use verneuil_abi::{Api, Code, DeviceCharacteristics, File, FileControl, LockLevel, Result, SyncFlags};
+use verneuil_abi::{
+    Api, Code, DeviceCharacteristics, File, FileControl, LockLevel, Result, SyncFlags,
+};
 use verneuil_dbfile::Pooled;
 
 /// What SQLite itself assumes when a VFS says nothing.
@@ -63,7 +65,11 @@ pub struct UnixFile {
 
 impl UnixFile {
     pub(crate) fn new(parts: UnixFileParts) -> UnixFile {
-        UnixFile { parts, chunk_size_bytes: 0, last_errno: 0 }
+        UnixFile {
+            parts,
+            chunk_size_bytes: 0,
+            last_errno: 0,
+        }
     }
 
     /// The file behind the descriptor, for looking at it; locks are not to be touched.
@@ -81,7 +87,10 @@ impl UnixFile {
     /// The lock level held; always `None` on files that are not shared.
     #[must_use]
     pub fn lock_level(&self) -> LockLevel {
-        self.parts.locks.as_ref().map_or(LockLevel::None, Locks::level)
+        self.parts
+            .locks
+            .as_ref()
+            .map_or(LockLevel::None, Locks::level)
     }
 
     /// The length that [`File::truncate`] really sets for `len`: with a chunk size, a multiple of it.
@@ -109,11 +118,14 @@ impl UnixFile {
     /// Has the file been renamed, replaced or unlinked since it was opened?
     #[must_use]
     pub fn has_moved(&self) -> bool {
-        let (Descriptor::Database(database), Some(path)) = (&self.parts.descriptor, self.path()) else {
+        let (Descriptor::Database(database), Some(path)) = (&self.parts.descriptor, self.path())
+        else {
             return false;
         };
         match fs::metadata(path) {
-            Ok(metadata) => metadata.ino() != database.id().ino || metadata.dev() != database.id().dev,
+            Ok(metadata) => {
+                metadata.ino() != database.id().ino || metadata.dev() != database.id().dev
+            }
             Err(_) => true,
         }
     }
@@ -128,8 +140,13 @@ impl UnixFile {
     /// Remembers and logs the cause of a failure: the code that SQLite gets doesn't carry it.
     fn failed(&mut self, code: Code, operation: &str, error: &io::Error) -> Code {
         self.last_errno = error.raw_os_error().unwrap_or(0);
-        let path = self.path().unwrap_or(Path::new("(temporary file)")).display();
-        self.parts.api.log(code, &format!("{operation} {path}: {error}"));
+        let path = self
+            .path()
+            .unwrap_or(Path::new("(temporary file)"))
+            .display();
+        self.parts
+            .api
+            .log(code, &format!("{operation} {path}: {error}"));
         code
     }
 
@@ -142,11 +159,14 @@ impl UnixFile {
     }
 
     fn grow(&mut self, hint: i64) -> Result<()> {
-        let Some(hinted) = self.len_after_hint(hint)? else { return Ok(()) };
+        let Some(hinted) = self.len_after_hint(hint)? else {
+            return Ok(());
+        };
         let len = self.stat_len()?;
         loop {
             // Blocks and not just a length: a full disk shows here, and not in the middle of a commit.
-            let grown = posix_fallocate(self.file(), len.cast_signed(), (hinted - len).cast_signed());
+            let grown =
+                posix_fallocate(self.file(), len.cast_signed(), (hinted - len).cast_signed());
             return match grown {
                 Err(Errno::EINTR) => continue,
                 // The file system can't; SQLite grows the file by writing.
@@ -161,7 +181,10 @@ impl File for UnixFile {
     fn read(&mut self, buffer: &mut [u8], offset: u64) -> Result<()> {
         let mut done = 0;
         while done < buffer.len() {
-            match self.file().read_at(&mut buffer[done..], offset + done as u64) {
+            match self
+                .file()
+                .read_at(&mut buffer[done..], offset + done as u64)
+            {
                 Ok(0) => {
                     self.last_errno = 0;
                     buffer[done..].fill(0);
@@ -228,14 +251,16 @@ impl File for UnixFile {
         Ok(())
     }
 
-    fn len(&mut self) -> Result<u64> {
+    fn size(&mut self) -> Result<u64> {
         // `unix` gives one byte as none (some versions write one byte into an empty database on some systems).
         self.stat_len().map(|len| if len == 1 { 0 } else { len })
     }
 
     fn lock(&mut self, level: LockLevel) -> Result<()> {
         let parts = &mut self.parts;
-        let Some(locks) = &mut parts.locks else { return Ok(()) };
+        let Some(locks) = &mut parts.locks else {
+            return Ok(());
+        };
         match locks.raise(&*parts.descriptor, level) {
             Ok(()) => Ok(()),
             Err(failure) => Err(self.lock_failed(failure)),
@@ -244,7 +269,9 @@ impl File for UnixFile {
 
     fn unlock(&mut self, level: LockLevel) -> Result<()> {
         let parts = &mut self.parts;
-        let Some(locks) = &mut parts.locks else { return Ok(()) };
+        let Some(locks) = &mut parts.locks else {
+            return Ok(());
+        };
         match locks.lower(&*parts.descriptor, level) {
             Ok(()) => Ok(()),
             Err(failure) => Err(self.lock_failed(failure)),
@@ -252,10 +279,14 @@ impl File for UnixFile {
     }
 
     fn check_reserved_lock(&mut self) -> Result<bool> {
-        let Some(locks) = &self.parts.locks else { return Ok(false) };
+        let Some(locks) = &self.parts.locks else {
+            return Ok(false);
+        };
         match locks.reserved_by_other(&*self.parts.descriptor) {
             Ok(held) => Ok(held),
-            Err(errno) => Err(self.failed(Code::IOERR_CHECKRESERVEDLOCK, "lock query", &errno.into())),
+            Err(errno) => {
+                Err(self.failed(Code::IOERR_CHECKRESERVEDLOCK, "lock query", &errno.into()))
+            }
         }
     }
 
@@ -263,7 +294,9 @@ impl File for UnixFile {
         match control {
             FileControl::LockState(out) => *out = self.lock_level().raw(),
             FileControl::LastErrno(out) => *out = self.last_errno,
-            FileControl::ChunkSize(bytes) => self.chunk_size_bytes = u64::try_from(bytes).unwrap_or(0),
+            FileControl::ChunkSize(bytes) => {
+                self.chunk_size_bytes = u64::try_from(bytes).unwrap_or(0)
+            }
             FileControl::SizeHint(hint) => self.grow(hint)?,
             FileControl::PowersafeOverwrite(value) => match *value {
                 ..0 => *value = c_int::from(self.parts.powersafe_overwrite),

@@ -2,7 +2,7 @@
 //! traits it implements, and `verneuil-dbfile`, which keeps the descriptors of databases. `verneuil_vfs` registers it
 //! under the name `linux`, and `verneuil-tracking` wraps it.
 //!
-//! In order: [`vfs`] (opening, deleting, looking at files), [`file`] (reading, writing, syncing), [`locks`] (the five
+//! In order: `vfs` (opening, deleting, looking at files), `file` (reading, writing, syncing), `locks` (the five
 //! lock levels on their byte ranges), `permissions` (mode and owner of journals), `temporary` (names and directories of
 //! temporary files), `pathname` (absolute paths), `durable` (syncing directories).
 //!

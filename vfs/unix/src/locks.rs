@@ -1,5 +1,5 @@
 //! SQLite's five lock levels as locks on byte ranges, taken and released exactly as `unix` does; used by
-//! [`crate::file`].
+//! `file`.
 //!
 //! | from → to              | system calls, in order (R read lock, W write lock, U unlock)          | when one fails   |
 //! |------------------------|-----------------------------------------------------------------------|------------------|
@@ -54,7 +54,10 @@ impl Locks {
     /// No lock, on a file whose lock bytes are `bytes`.
     #[must_use]
     pub const fn new(bytes: LockBytes) -> Locks {
-        Locks { bytes, level: LockLevel::None }
+        Locks {
+            bytes,
+            level: LockLevel::None,
+        }
     }
 
     /// The level held.
@@ -84,7 +87,10 @@ impl Locks {
                 set(fd, Kind::Write, self.shared()).map_err(not_taken)?;
             }
             LockLevel::None | LockLevel::Pending => {
-                return Err(LockFailure { code: Code::MISUSE, errno: Errno::EINVAL });
+                return Err(LockFailure {
+                    code: Code::MISUSE,
+                    errno: Errno::EINVAL,
+                });
             }
         }
         self.level = level;
@@ -112,8 +118,10 @@ impl Locks {
             if level == LockLevel::Shared {
                 // A write lock of ours becomes a read lock in one step: nobody can come between. BUSY would confuse
                 // SQLite here.
-                set(fd, Kind::Read, self.shared())
-                    .map_err(|errno| LockFailure { code: Code::IOERR_RDLOCK, errno })?;
+                set(fd, Kind::Read, self.shared()).map_err(|errno| LockFailure {
+                    code: Code::IOERR_RDLOCK,
+                    errno,
+                })?;
             }
             set(fd, Kind::Unlock, (self.bytes.pending(), 2)).map_err(unlock_failed)?;
         }
@@ -172,7 +180,12 @@ fn flock(kind: Kind, (start, len): (u64, u64)) -> libc::flock {
 /// The code for a lock that was not taken: the same errnos mean "busy" as in `unix`.
 fn not_taken(errno: Errno) -> LockFailure {
     let code = match errno {
-        Errno::EACCES | Errno::EAGAIN | Errno::ETIMEDOUT | Errno::EBUSY | Errno::EINTR | Errno::ENOLCK => Code::BUSY,
+        Errno::EACCES
+        | Errno::EAGAIN
+        | Errno::ETIMEDOUT
+        | Errno::EBUSY
+        | Errno::EINTR
+        | Errno::ENOLCK => Code::BUSY,
         Errno::EPERM => Code::PERM,
         _ => Code::IOERR_LOCK,
     };
@@ -180,5 +193,8 @@ fn not_taken(errno: Errno) -> LockFailure {
 }
 
 fn unlock_failed(errno: Errno) -> LockFailure {
-    LockFailure { code: Code::IOERR_UNLOCK, errno }
+    LockFailure {
+        code: Code::IOERR_UNLOCK,
+        errno,
+    }
 }

@@ -1,5 +1,5 @@
 //! xFullPathname: absolute paths without `.`, `..` and symbolic links, of files that need not exist; called by
-//! [`crate::vfs`].
+//! `vfs`.
 
 use nix::errno::Errno;
 use std::ffi::{OsStr, OsString};
@@ -18,7 +18,10 @@ const MAX_SYMLINKS: u32 = 200;
 /// # Errors
 /// `ELOOP`, `ENAMETOOLONG`, or what the system says about a component (except that it does not exist).
 pub(crate) fn full_pathname(path: &Path) -> io::Result<FullPathname> {
-    let mut walk = Walk { out: Vec::with_capacity(256), symlinks: 0 };
+    let mut walk = Walk {
+        out: Vec::with_capacity(256),
+        symlinks: 0,
+    };
     if !path.is_absolute() {
         walk.push_all(std::env::current_dir()?.as_os_str())?;
     }
@@ -27,7 +30,10 @@ pub(crate) fn full_pathname(path: &Path) -> io::Result<FullPathname> {
         // The root directory: no database.
         return Err(Errno::EISDIR.into());
     }
-    Ok(FullPathname { path: PathBuf::from(OsString::from_vec(walk.out)), had_symlink: walk.symlinks > 0 })
+    Ok(FullPathname {
+        path: PathBuf::from(OsString::from_vec(walk.out)),
+        had_symlink: walk.symlinks > 0,
+    })
 }
 
 struct Walk {
@@ -68,7 +74,8 @@ impl Walk {
                     return Err(Errno::ELOOP.into());
                 }
                 let target = fs::read_link(here)?;
-                self.out.truncate(if target.is_absolute() { 0 } else { parent_len });
+                self.out
+                    .truncate(if target.is_absolute() { 0 } else { parent_len });
                 self.push_all(target.as_os_str())
             }
             Ok(_) => Ok(()),
@@ -92,8 +99,14 @@ mod tests {
     fn dots_and_doubled_slashes_go_away_and_the_end_need_not_exist() {
         let dir = tempfile::tempdir().unwrap();
         let root = dir.path().canonicalize().unwrap();
-        assert_eq!(resolved(&root.join("./a//../b/./c.db")), (root.join("b/c.db"), false));
-        assert_eq!(resolved(Path::new("/../../nowhere.db")), (PathBuf::from("/nowhere.db"), false));
+        assert_eq!(
+            resolved(&root.join("./a//../b/./c.db")),
+            (root.join("b/c.db"), false)
+        );
+        assert_eq!(
+            resolved(Path::new("/../../nowhere.db")),
+            (PathBuf::from("/nowhere.db"), false)
+        );
     }
 
     #[test]
@@ -121,7 +134,12 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         symlink("b", dir.path().join("a")).unwrap();
         symlink("a", dir.path().join("b")).unwrap();
-        assert_eq!(full_pathname(&dir.path().join("a")).unwrap_err().raw_os_error(), Some(nix::libc::ELOOP));
+        assert_eq!(
+            full_pathname(&dir.path().join("a"))
+                .unwrap_err()
+                .raw_os_error(),
+            Some(nix::libc::ELOOP)
+        );
         let long = "x".repeat(200) + "/" + &"y".repeat(200) + "/" + &"z".repeat(200);
         assert!(full_pathname(&Path::new("/tmp").join(long)).is_err());
         assert!(full_pathname(Path::new("/")).is_err());

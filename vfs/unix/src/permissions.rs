@@ -1,4 +1,4 @@
-//! With what mode and owner files are created; called by [`crate::vfs`].
+//! With what mode and owner files are created; called by `vfs`.
 //!
 //! A journal gets those of its database: a database that root opens once must stay usable for its owner.
 
@@ -35,20 +35,34 @@ impl Permission {
     /// # Errors
     /// When the file to take after can't be looked at.
     pub(crate) fn of_request(path: &Path, request: &OpenRequest<'_>) -> io::Result<Permission> {
-        let like = if request.flags.intersects(OpenFlags::MAIN_JOURNAL.with(OpenFlags::WAL)) {
+        let like = if request
+            .flags
+            .intersects(OpenFlags::MAIN_JOURNAL.with(OpenFlags::WAL))
+        {
             database_of(path)
         } else if request.flags.contains(OpenFlags::DELETE_ON_CLOSE) {
-            return Ok(Permission { exact_mode: Some(0o600), owner: None });
+            return Ok(Permission {
+                exact_mode: Some(0o600),
+                owner: None,
+            });
         } else if request.flags.contains(OpenFlags::URI) {
-            request.name.and_then(|name| name.uri_parameter(c"modeof")).map(path_of)
+            request
+                .name
+                .and_then(|name| name.uri_parameter(c"modeof"))
+                .map(path_of)
         } else {
             None
         };
         let Some(like) = like else {
-            return Ok(Permission { exact_mode: None, owner: None });
+            return Ok(Permission {
+                exact_mode: None,
+                owner: None,
+            });
         };
         let metadata = fs::metadata(like)?;
-        let is_journal = request.flags.intersects(OpenFlags::MAIN_JOURNAL.with(OpenFlags::WAL));
+        let is_journal = request
+            .flags
+            .intersects(OpenFlags::MAIN_JOURNAL.with(OpenFlags::WAL));
         Ok(Permission {
             exact_mode: Some(metadata.mode() & 0o777),
             owner: is_journal.then(|| (metadata.uid(), metadata.gid())),
@@ -57,7 +71,9 @@ impl Permission {
 
     /// Gives a file that was just opened what `open(2)` could not: the bits that the umask took, and the owner.
     pub(crate) fn apply(&self, file: &File) {
-        let Some(exact_mode) = self.exact_mode else { return };
+        let Some(exact_mode) = self.exact_mode else {
+            return;
+        };
         // Best effort, as in `unix`: what can't be changed stays as it is. An old file with content is left alone.
         if let Ok(metadata) = file.metadata()
             && metadata.len() == 0
@@ -88,7 +104,8 @@ mod tests {
 
     #[test]
     fn a_journals_database_is_its_name_up_to_the_last_dash() {
-        let database = |name: &'static str| database_of(Path::new(name)).map(|path| path.to_str().unwrap());
+        let database =
+            |name: &'static str| database_of(Path::new(name)).map(|path| path.to_str().unwrap());
         assert_eq!(database("/a/x.db-journal"), Some("/a/x.db"));
         assert_eq!(database("/a-b/x-y-wal"), Some("/a-b/x-y"));
         assert_eq!(database("/a/x.jnl"), None);

@@ -1,4 +1,4 @@
-//! Temporary files: where they go and what they are called; called by [`crate::vfs`] and [`crate::file`].
+//! Temporary files: where they go and what they are called; called by `vfs` and `file`.
 
 use nix::unistd::{AccessFlags, access};
 use std::ffi::OsString;
@@ -22,12 +22,20 @@ impl TemporaryFiles {
     /// The first directory of `unix`'s list that can be used, ours before it. (`sqlite3_temp_directory` is a variable of
     /// the host's library that the function table of extensions does not show.)
     fn directory(&self) -> Option<PathBuf> {
-        let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-        [self.configured.clone(), variable("SQLITE_TMPDIR"), variable("TMPDIR")]
-            .into_iter()
-            .flatten()
-            .chain(["/var/tmp", "/usr/tmp", "/tmp", "."].map(PathBuf::from))
-            .find(|directory| is_usable(directory))
+        let variable = |name| {
+            std::env::var_os(name)
+                .filter(|value| !value.is_empty())
+                .map(PathBuf::from)
+        };
+        [
+            self.configured.clone(),
+            variable("SQLITE_TMPDIR"),
+            variable("TMPDIR"),
+        ]
+        .into_iter()
+        .flatten()
+        .chain(["/var/tmp", "/usr/tmp", "/tmp", "."].map(PathBuf::from))
+        .find(|directory| is_usable(directory))
     }
 
     /// A path that nothing has now.

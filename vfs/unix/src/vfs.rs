@@ -1,5 +1,5 @@
 //! The `linux` VFS itself: opening, deleting and looking at files; wrapped by `verneuil-tracking`. Open files are
-//! [`crate::file`].
+//! `file`.
 
 use crate::durable::sync_directory_of;
 use crate::file::{Descriptor, UnixFile, UnixFileParts};
@@ -47,20 +47,31 @@ impl UnixVfs {
         UnixVfs {
             name,
             lock_bytes: options.lock_bytes,
-            temporary: Arc::new(TemporaryFiles { configured: options.temp_dir }),
+            temporary: Arc::new(TemporaryFiles {
+                configured: options.temp_dir,
+            }),
         }
     }
 
-    fn file(&self, request: &OpenRequest<'_>, descriptor: Descriptor, path: Option<PathBuf>) -> UnixFile {
+    fn file(
+        &self,
+        request: &OpenRequest<'_>,
+        descriptor: Descriptor,
+        path: Option<PathBuf>,
+    ) -> UnixFile {
         let is_database = request.flags.contains(OpenFlags::MAIN_DB);
-        let is_journal = request
-            .flags
-            .intersects(OpenFlags::MAIN_JOURNAL.with(OpenFlags::SUPER_JOURNAL).with(OpenFlags::WAL));
+        let is_journal = request.flags.intersects(
+            OpenFlags::MAIN_JOURNAL
+                .with(OpenFlags::SUPER_JOURNAL)
+                .with(OpenFlags::WAL),
+        );
         UnixFile::new(UnixFileParts {
             descriptor,
             path,
             locks: is_database.then(|| Locks::new(self.lock_bytes)),
-            powersafe_overwrite: request.name.is_none_or(|name| name.uri_boolean(c"psow", true)),
+            powersafe_overwrite: request
+                .name
+                .is_none_or(|name| name.uri_boolean(c"psow", true)),
             sync_directory: is_journal && request.flags.contains(OpenFlags::CREATE),
             api: request.api,
             temporary: Arc::clone(&self.temporary),
@@ -71,13 +82,18 @@ impl UnixVfs {
     fn open_temporary(&self, request: &OpenRequest<'_>) -> Result<Opened<UnixFile>> {
         let opened = self.temporary.open().map_err(|(code, error)| {
             if let Some(error) = error {
-                request.api.log(code, &format!("open (temporary file): {error}"));
+                request
+                    .api
+                    .log(code, &format!("open (temporary file): {error}"));
             }
             code
         })?;
         // Closed like any other file: nobody else can have locks on a file without a name.
         let descriptor = Descriptor::Other(opened);
-        Ok(Opened { file: self.file(request, descriptor, None), flags: request.flags })
+        Ok(Opened {
+            file: self.file(request, descriptor, None),
+            flags: request.flags,
+        })
     }
 }
 
@@ -85,23 +101,32 @@ impl Vfs for UnixVfs {
     type File = UnixFile;
 
     fn open(&self, request: OpenRequest<'_>) -> Result<Opened<UnixFile>> {
-        let Some(name) = request.name else { return self.open_temporary(&request) };
+        let Some(name) = request.name else {
+            return self.open_temporary(&request);
+        };
         let path = name.as_path();
         let permission = Permission::of_request(path, &request).map_err(|error| {
-            request.api.log(Code::IOERR_FSTAT, &format!("stat for the mode of {}: {error}", path.display()));
+            request.api.log(
+                Code::IOERR_FSTAT,
+                &format!("stat for the mode of {}: {error}", path.display()),
+            );
             Code::IOERR_FSTAT
         })?;
 
         let mut flags = request.flags;
         let opened = match open_file(path, flags, permission) {
             Err(error) if may_try_read_only(path, flags, &error)? => {
-                flags = flags.without(OpenFlags::READ_WRITE.with(OpenFlags::CREATE)).with(OpenFlags::READ_ONLY);
+                flags = flags
+                    .without(OpenFlags::READ_WRITE.with(OpenFlags::CREATE))
+                    .with(OpenFlags::READ_ONLY);
                 open_file(path, flags, permission)
             }
             other => other,
         };
         let descriptor = opened.map_err(|error| {
-            request.api.log(Code::CANTOPEN, &format!("open {}: {error}", path.display()));
+            request
+                .api
+                .log(Code::CANTOPEN, &format!("open {}: {error}", path.display()));
             Code::CANTOPEN
         })?;
         permission.apply(&descriptor);
@@ -117,16 +142,24 @@ impl Vfs for UnixVfs {
     fn delete(&self, path: &Path, sync_directory: bool) -> Result<()> {
         match fs::remove_file(path) {
             Ok(()) => {}
-            Err(error) if error.kind() == ErrorKind::NotFound => return Err(Code::IOERR_DELETE_NOENT),
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                return Err(Code::IOERR_DELETE_NOENT);
+            }
             Err(_) => return Err(Code::IOERR_DELETE),
         }
-        if sync_directory { sync_directory_of(path).map_err(|_| Code::IOERR_DIR_FSYNC) } else { Ok(()) }
+        if sync_directory {
+            sync_directory_of(path).map_err(|_| Code::IOERR_DIR_FSYNC)
+        } else {
+            Ok(())
+        }
     }
 
     fn access(&self, path: &Path, how: Access) -> Result<bool> {
         Ok(match how {
             // An empty journal is no journal.
-            Access::Exists => fs::metadata(path).is_ok_and(|metadata| !metadata.is_file() || metadata.len() > 0),
+            Access::Exists => {
+                fs::metadata(path).is_ok_and(|metadata| !metadata.is_file() || metadata.len() > 0)
+            }
             Access::ReadWrite => access(path, AccessFlags::R_OK | AccessFlags::W_OK).is_ok(),
             Access::Read => access(path, AccessFlags::R_OK).is_ok(),
         })
@@ -141,7 +174,11 @@ impl Vfs for UnixVfs {
 /// attack or a mistake.
 fn open_file(path: &Path, flags: OpenFlags, permission: Permission) -> io::Result<Descriptor> {
     let mut how = OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
-    how |= if flags.contains(OpenFlags::READ_WRITE) { OFlag::O_RDWR } else { OFlag::O_RDONLY };
+    how |= if flags.contains(OpenFlags::READ_WRITE) {
+        OFlag::O_RDWR
+    } else {
+        OFlag::O_RDONLY
+    };
     if flags.contains(OpenFlags::CREATE) {
         how |= OFlag::O_CREAT;
     }
@@ -159,7 +196,11 @@ fn open_file(path: &Path, flags: OpenFlags, permission: Permission) -> io::Resul
         }
     };
     // A journal on descriptor 0, 1 or 2 would be overwritten by a stray print: duplicates are made at 3 or above.
-    Ok(Descriptor::Other(if file.as_raw_fd() > 2 { file } else { file.try_clone()? }))
+    Ok(Descriptor::Other(if file.as_raw_fd() > 2 {
+        file
+    } else {
+        file.try_clone()?
+    }))
 }
 
 /// Shall a file that could not be opened for writing be opened for reading?
@@ -169,7 +210,11 @@ fn open_file(path: &Path, flags: OpenFlags, permission: Permission) -> io::Resul
 fn may_try_read_only(path: &Path, flags: OpenFlags, error: &io::Error) -> Result<bool> {
     let errno = error.raw_os_error().map(Errno::from_raw);
     let new_journal = flags.contains(OpenFlags::CREATE)
-        && flags.intersects(OpenFlags::MAIN_JOURNAL.with(OpenFlags::SUPER_JOURNAL).with(OpenFlags::WAL));
+        && flags.intersects(
+            OpenFlags::MAIN_JOURNAL
+                .with(OpenFlags::SUPER_JOURNAL)
+                .with(OpenFlags::WAL),
+        );
     if new_journal && errno == Some(Errno::EACCES) && access(path, AccessFlags::F_OK).is_err() {
         return Err(Code::READONLY_DIRECTORY);
     }
@@ -189,5 +234,7 @@ fn warn_about_names(file: &UnixFile, request: &OpenRequest<'_>) {
         Ok(_) if file.has_moved() => "file renamed while open:",
         Ok(_) => return,
     };
-    request.api.log(Code::WARNING, &format!("{what} {}", path.display()));
+    request
+        .api
+        .log(Code::WARNING, &format!("{what} {}", path.display()));
 }

@@ -1,5 +1,7 @@
 //! Files of the `linux` VFS: journals and their modes, hot journals, read-only places, temporary files, file controls.
 
+#![allow(clippy::unwrap_used, clippy::panic)] // in helpers of tests, too
+
 mod support;
 
 use rusqlite::{Connection, OpenFlags};
@@ -18,7 +20,8 @@ fn text(db: &Connection, sql: &str) -> String {
 }
 
 fn count(db: &Connection) -> i64 {
-    db.query_row("SELECT count(*) FROM t", [], |row| row.get(0)).unwrap()
+    db.query_row("SELECT count(*) FROM t", [], |row| row.get(0))
+        .unwrap()
 }
 
 /// Bytes and changes that stock SQLite makes and ours makes are the same, in each journal mode and with each page size.
@@ -47,21 +50,32 @@ fn databases_are_byte_for_byte_what_stock_sqlite_writes() {
                     db.execute_batch("BEGIN; DELETE FROM t; ROLLBACK;").unwrap();
                 }
                 db.execute_batch("VACUUM").unwrap();
-                let journal_len = fs::metadata(journal_of(&path)).ok().map(|metadata| metadata.len());
+                let journal_len = fs::metadata(journal_of(&path))
+                    .ok()
+                    .map(|metadata| metadata.len());
                 drop(db);
                 (fs::read(&path).unwrap(), journal_len)
             };
-            assert!(write(linux, "ours.db") == write(stock, "theirs.db"), "{journal_mode} {page_size}");
+            assert!(
+                write(linux, "ours.db") == write(stock, "theirs.db"),
+                "{journal_mode} {page_size}"
+            );
         }
     }
 }
 
 #[test]
 fn a_hot_journal_left_by_kill_is_rolled_back_by_either_side() {
-    for (dead, alive) in [("linux", stock as Opener), ("unix", linux), ("linux", linux)] {
+    for (dead, alive) in [
+        ("linux", stock as Opener),
+        ("unix", linux),
+        ("linux", linux),
+    ] {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("x.db");
-        stock(&path).execute_batch("PRAGMA page_size=1024; CREATE TABLE t(x); INSERT INTO t VALUES(1);").unwrap();
+        stock(&path)
+            .execute_batch("PRAGMA page_size=1024; CREATE TABLE t(x); INSERT INTO t VALUES(1);")
+            .unwrap();
         let committed = fs::read(&path).unwrap();
 
         let mut peer = Peer::start(dead, &path);
@@ -72,8 +86,15 @@ fn a_hot_journal_left_by_kill_is_rolled_back_by_either_side() {
                       SELECT randomblob(500) FROM n";
         assert_eq!(peer.run(&insert.replace('\n', " ")), "ok");
         peer.kill();
-        assert_ne!(fs::read(&path).unwrap(), committed, "the transaction reached the file");
-        assert!(fs::metadata(journal_of(&path)).unwrap().len() > 0, "its journal is hot");
+        assert_ne!(
+            fs::read(&path).unwrap(),
+            committed,
+            "the transaction reached the file"
+        );
+        assert!(
+            fs::metadata(journal_of(&path)).unwrap().len() > 0,
+            "its journal is hot"
+        );
 
         let db = alive(&path);
         assert_eq!(count(&db), 1);
@@ -91,13 +112,18 @@ fn a_journal_takes_mode_and_owner_of_its_database() {
         let path = dir.path().join("x.db");
         let db = linux(&path);
         db.execute_batch("CREATE TABLE t(x)").unwrap();
-        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o644, "the default mode under the usual umask");
+        assert_eq!(
+            fs::metadata(&path).unwrap().mode() & 0o777,
+            0o644,
+            "the default mode under the usual umask"
+        );
         fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
         let is_root = nix::unistd::geteuid().is_root();
         if is_root {
             std::os::unix::fs::chown(&path, Some(12_345), Some(12_346)).unwrap();
         }
-        db.execute_batch("BEGIN IMMEDIATE; INSERT INTO t VALUES(1)").unwrap();
+        db.execute_batch("BEGIN IMMEDIATE; INSERT INTO t VALUES(1)")
+            .unwrap();
         let journal = fs::metadata(journal_of(&path)).unwrap();
         assert_eq!(journal.mode() & 0o777, mode);
         if is_root {
@@ -111,19 +137,28 @@ fn a_journal_takes_mode_and_owner_of_its_database() {
 fn a_database_that_cannot_be_written_is_opened_for_reading() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("x.db");
-    stock(&path).execute_batch("CREATE TABLE t(x); INSERT INTO t VALUES(1)").unwrap();
+    stock(&path)
+        .execute_batch("CREATE TABLE t(x); INSERT INTO t VALUES(1)")
+        .unwrap();
     register();
-    let db = Connection::open_with_flags_and_vfs(&path, OpenFlags::SQLITE_OPEN_READ_ONLY, c"linux").unwrap();
+    let db = Connection::open_with_flags_and_vfs(&path, OpenFlags::SQLITE_OPEN_READ_ONLY, c"linux")
+        .unwrap();
     assert_eq!(count(&db), 1);
     let error = db.execute_batch("INSERT INTO t VALUES(2)").unwrap_err();
-    assert_eq!(error.sqlite_error_code(), Some(rusqlite::ErrorCode::ReadOnly));
+    assert_eq!(
+        error.sqlite_error_code(),
+        Some(rusqlite::ErrorCode::ReadOnly)
+    );
 
     let missing = Connection::open_with_flags_and_vfs(
         dir.path().join("missing.db"),
         OpenFlags::SQLITE_OPEN_READ_WRITE,
         c"linux",
     );
-    assert_eq!(missing.unwrap_err().sqlite_error_code(), Some(rusqlite::ErrorCode::CannotOpen));
+    assert_eq!(
+        missing.unwrap_err().sqlite_error_code(),
+        Some(rusqlite::ErrorCode::CannotOpen)
+    );
     assert!(!dir.path().join("missing.db").exists());
 }
 
@@ -135,8 +170,12 @@ fn links_are_resolved_or_refused_as_asked() {
     let link = dir.path().join("link.db");
     std::os::unix::fs::symlink("real.db", &link).unwrap();
     let db = linux(&link);
-    db.execute_batch("BEGIN IMMEDIATE; INSERT INTO t VALUES(1)").unwrap();
-    assert!(journal_of(&path).exists(), "the journal is beside the file, not beside the link");
+    db.execute_batch("BEGIN IMMEDIATE; INSERT INTO t VALUES(1)")
+        .unwrap();
+    assert!(
+        journal_of(&path).exists(),
+        "the journal is beside the file, not beside the link"
+    );
     db.execute_batch("COMMIT").unwrap();
     let flags = OpenFlags::default() | OpenFlags::SQLITE_OPEN_NOFOLLOW;
     assert!(Connection::open_with_flags_and_vfs(&link, flags, c"linux").is_err());
@@ -151,12 +190,16 @@ fn temporary_files_leave_no_names_behind() {
     verneuil_abi::register(support::api(), c"linux-temp", false, || {
         verneuil_unix::UnixVfs::new(
             "linux-temp",
-            verneuil_unix::UnixOptions { temp_dir: Some(temp.clone()), ..Default::default() },
+            verneuil_unix::UnixOptions {
+                temp_dir: Some(temp.clone()),
+                ..Default::default()
+            },
         )
     })
     .unwrap();
     let path = dir.path().join("x.db");
-    let db = Connection::open_with_flags_and_vfs(&path, OpenFlags::default(), c"linux-temp").unwrap();
+    let db =
+        Connection::open_with_flags_and_vfs(&path, OpenFlags::default(), c"linux-temp").unwrap();
     db.execute_batch(
         "PRAGMA temp_store=FILE; PRAGMA cache_size=5; CREATE TEMP TABLE s(x);
          INSERT INTO s WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM n WHERE i<5000)
@@ -168,10 +211,12 @@ fn temporary_files_leave_no_names_behind() {
         .filter_map(|entry| fs::read_link(entry.unwrap().path()).ok())
         .filter(|target| target.starts_with(&temp))
         .count();
-    assert!(open_there > 0, "temporary files are in the configured directory");
+    assert!(
+        open_there > 0,
+        "temporary files are in the configured directory"
+    );
     assert_eq!(fs::read_dir(&temp).unwrap().count(), 0, "and have no names");
 }
-
 
 /// The file controls of `unix` that make sense here, asked of both.
 #[test]
@@ -180,8 +225,9 @@ fn file_controls_answer_as_unix_does() {
     let dir = tempfile::tempdir().unwrap();
     let int = |db: &Connection, op: i32, mut value: i32| {
         // SAFETY: an open connection, and an int for controls that take one.
-        let code =
-            unsafe { ffi::sqlite3_file_control(db.handle(), c"main".as_ptr(), op, (&raw mut value).cast()) };
+        let code = unsafe {
+            ffi::sqlite3_file_control(db.handle(), c"main".as_ptr(), op, (&raw mut value).cast())
+        };
         (code, value)
     };
     let mut sizes = Vec::new();
@@ -200,10 +246,12 @@ fn file_controls_answer_as_unix_does() {
         assert_eq!(int(&db, ffi::SQLITE_FCNTL_HAS_MOVED, -1), (0, 0));
         assert_eq!(int(&db, 123_456, 0).0, ffi::SQLITE_NOTFOUND);
         assert_eq!(int(&db, ffi::SQLITE_FCNTL_CHUNK_SIZE, 1 << 20).0, 0);
-        db.execute_batch("INSERT INTO t VALUES(randomblob(5000))").unwrap();
+        db.execute_batch("INSERT INTO t VALUES(randomblob(5000))")
+            .unwrap();
         let grown = fs::metadata(&path).unwrap().len();
         assert_eq!(grown, 1 << 20, "grows by whole chunks");
-        db.execute_batch("INSERT INTO t VALUES(randomblob(1500000)); DELETE FROM t; VACUUM").unwrap();
+        db.execute_batch("INSERT INTO t VALUES(randomblob(1500000)); DELETE FROM t; VACUUM")
+            .unwrap();
         sizes.push(fs::metadata(&path).unwrap().len());
         fs::rename(&path, dir.path().join("elsewhere.db")).unwrap();
         assert_eq!(int(&db, ffi::SQLITE_FCNTL_HAS_MOVED, -1), (0, 1));
@@ -217,7 +265,10 @@ fn psow_is_a_uri_parameter() {
     register();
     let dir = tempfile::tempdir().unwrap();
     for (psow, expected) in [("psow=0", 0), ("psow=1", 1), ("x=y", 1)] {
-        let uri = format!("file:{}?vfs=linux&{psow}", dir.path().join("x.db").display());
+        let uri = format!(
+            "file:{}?vfs=linux&{psow}",
+            dir.path().join("x.db").display()
+        );
         let db = Connection::open(Path::new(&uri)).unwrap();
         let mut value = -1;
         // SAFETY: an open connection and an int.

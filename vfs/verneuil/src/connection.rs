@@ -1,4 +1,4 @@
-//! The spool's side of one connection: forwards the hooks of [`crate::file`] to `verneuil-spool`'s `Writer`, and keeps
+//! The spool's side of one connection: forwards the hooks of `file` to `verneuil-spool`'s `Writer`, and keeps
 //! whatever goes wrong there away from SQLite.
 
 use crate::Replication;
@@ -21,8 +21,17 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    pub(crate) fn new(database: Arc<Database>, replication: Arc<dyn Replication>, path: PathBuf) -> Connection {
-        let mut connection = Connection { writer: Writer::new(database), replication, path, known_trouble: None };
+    pub(crate) fn new(
+        database: Arc<Database>,
+        replication: Arc<dyn Replication>,
+        path: PathBuf,
+    ) -> Connection {
+        let mut connection = Connection {
+            writer: Writer::new(database),
+            replication,
+            path,
+            known_trouble: None,
+        };
         connection.tell_trouble();
         connection
     }
@@ -79,7 +88,9 @@ impl Connection {
         }
         let db = self.writer.database().path().display();
         match &trouble {
-            Some(reason) => tracing::error!(%db, reason, "the database works on, but is not replicated"),
+            Some(reason) => {
+                tracing::error!(%db, reason, "the database works on, but is not replicated")
+            }
             None => tracing::warn!(%db, "the database is replicated again"),
         }
         self.known_trouble = trouble;
@@ -96,7 +107,9 @@ pub(crate) fn fenced<T>(body: impl FnOnce() -> T) -> Option<T> {
         Ok(value) => Some(value),
         Err(panic) => {
             std::mem::forget(panic);
-            tracing::error!("bug: a panic in the spool; this connection is not replicated any more");
+            tracing::error!(
+                "bug: a panic in the spool; this connection is not replicated any more"
+            );
             None
         }
     }

@@ -58,7 +58,10 @@ pub struct TrackedFile {
 }
 
 impl TrackedFile {
-    pub(crate) fn new(inner: UnixFile, connection: std::result::Result<Connection, Unreplicated>) -> TrackedFile {
+    pub(crate) fn new(
+        inner: UnixFile,
+        connection: std::result::Result<Connection, Unreplicated>,
+    ) -> TrackedFile {
         TrackedFile { inner, connection }
     }
 
@@ -123,8 +126,8 @@ impl File for TrackedFile {
         self.inner.sync(flags)
     }
 
-    fn len(&mut self) -> Result<u64> {
-        self.inner.len()
+    fn size(&mut self) -> Result<u64> {
+        self.inner.size()
     }
 
     fn lock(&mut self, level: LockLevel) -> Result<()> {

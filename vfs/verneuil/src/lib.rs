@@ -1,7 +1,7 @@
 //! The `verneuil` VFS: the `linux` VFS of `verneuil-unix` plus tracking of what each transaction writes, for
 //! `verneuil-spool`. `verneuil_vfs` registers it and brings the copier, behind the trait [`Replication`].
 //!
-//! In order: [`vfs`] (which files are replicated), [`file`] (the hooks on an open file), `connection` (the spool's side
+//! In order: `vfs` (which files are replicated), `file` (the hooks on an open file), `connection` (the spool's side
 //! of one connection, fenced off so that it can never fail the host), `pragma` (what users can ask).
 //!
 //! Whatever happens to the spool, a call of SQLite's gets the answer that the `linux` VFS would give.

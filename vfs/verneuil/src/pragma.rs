@@ -1,4 +1,4 @@
-//! The PRAGMA statements of the `verneuil` VFS; called by [`crate::file`]. SQLite runs them while it prepares the
+//! The PRAGMA statements of the `verneuil` VFS; called by `file`. SQLite runs them while it prepares the
 //! statement, and passes on what is not known here.
 
 use crate::connection::Connection;
@@ -16,7 +16,9 @@ pub(crate) fn answer(
     if !pragma.is("verneuil_flush_replication_data") {
         return Err(Code::NOTFOUND);
     }
-    let argument = pragma.argument.map(|argument| argument.to_string_lossy().into_owned());
+    let argument = pragma
+        .argument
+        .map(|argument| argument.to_string_lossy().into_owned());
     match flush(argument.as_deref(), connection) {
         Ok(()) => pragma.answer("1"),
         Err(reason) => Err(pragma.fail(&reason)),
@@ -44,7 +46,8 @@ fn flush(
             }
         }
     }
-    let connection = connection.map_err(|reason| format!("nothing to flush: not replicated: {reason}"))?;
+    let connection =
+        connection.map_err(|reason| format!("nothing to flush: not replicated: {reason}"))?;
     if connection.is_writing() {
         // What is committed so far can't be read from under the transaction, and would never be flushed.
         return Err("flush: a transaction of this connection is writing; end it first".to_owned());
@@ -66,7 +69,15 @@ mod tests {
 
     #[test]
     fn arguments_that_mean_something_else_are_refused_by_name() {
-        assert!(flush(Some("on"), Err(&Unreplicated::ReadOnly)).unwrap_err().contains("not supported yet"));
-        assert!(flush(Some("later"), Err(&Unreplicated::ReadOnly)).unwrap_err().contains("unknown argument"));
+        assert!(
+            flush(Some("on"), Err(&Unreplicated::ReadOnly))
+                .unwrap_err()
+                .contains("not supported yet")
+        );
+        assert!(
+            flush(Some("later"), Err(&Unreplicated::ReadOnly))
+                .unwrap_err()
+                .contains("unknown argument")
+        );
     }
 }

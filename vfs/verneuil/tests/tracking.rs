@@ -1,5 +1,7 @@
 //! What reaches the change log is exactly what transactions change.
 
+#![allow(clippy::unwrap_used, clippy::panic)] // in helpers of tests, too
+
 mod support;
 
 use rusqlite::Connection;
@@ -16,19 +18,32 @@ struct Follower {
 impl Follower {
     /// Starts from what the file holds now, as catch-up does.
     fn start(world: &World) -> Follower {
-        let lock = world.database().lock_copier().unwrap().expect("nobody else copies");
+        let lock = world
+            .database()
+            .lock_copier()
+            .unwrap()
+            .expect("nobody else copies");
         lock.claim().unwrap();
         let sealed = lock.seal().unwrap();
         lock.hand_to_inflight(sealed).unwrap();
         lock.clear_inflight().unwrap();
-        Follower { lock, image: fs::read(world.path()).unwrap() }
+        Follower {
+            lock,
+            image: fs::read(world.path()).unwrap(),
+        }
     }
 
     /// Replays what was logged since the last time, and says how many transactions that were.
     fn follow(&mut self) -> u64 {
         assert_eq!(self.lock.epoch() % 2, 0, "no transaction is under way");
-        assert!(self.lock.dirty().unwrap().is_empty(), "nothing was forgotten");
-        assert!(!self.lock.has_todo().unwrap(), "nothing was left to the copier");
+        assert!(
+            self.lock.dirty().unwrap().is_empty(),
+            "nothing was forgotten"
+        );
+        assert!(
+            !self.lock.has_todo().unwrap(),
+            "nothing was left to the copier"
+        );
         let sealed = self.lock.seal().unwrap();
         let replay = self.lock.replay(sealed).unwrap();
         if let Some(len) = replay.file_len() {
@@ -69,18 +84,27 @@ fn the_log_of_each_transaction_makes_the_file_again() {
             .unwrap();
             let mut follower = Follower::start(&world);
             let mut check = |what: &str, transactions: u64| {
-                assert_eq!(follower.follow(), transactions, "{what} {journal_mode} {page_size}");
-                assert!(follower.has_the_same_as(&world), "{what} {journal_mode} {page_size}");
+                assert_eq!(
+                    follower.follow(),
+                    transactions,
+                    "{what} {journal_mode} {page_size}"
+                );
+                assert!(
+                    follower.has_the_same_as(&world),
+                    "{what} {journal_mode} {page_size}"
+                );
             };
             fill(&db, 500, 700);
             check("insert", 1);
-            db.execute_batch("UPDATE t SET x=randomblob(10) WHERE id%50=0").unwrap();
+            db.execute_batch("UPDATE t SET x=randomblob(10) WHERE id%50=0")
+                .unwrap();
             check("update", 1);
             db.execute_batch("DELETE FROM t WHERE id%2=0").unwrap();
             check("delete", 1);
             db.execute_batch("BEGIN; SAVEPOINT a").unwrap();
             fill(&db, 200, 900);
-            db.execute_batch("ROLLBACK TO a; UPDATE t SET x=1 WHERE id<9; COMMIT").unwrap();
+            db.execute_batch("ROLLBACK TO a; UPDATE t SET x=1 WHERE id<9; COMMIT")
+                .unwrap();
             check("savepoint", 1);
             db.execute_batch("BEGIN").unwrap();
             fill(&db, 500, 900);
@@ -90,8 +114,10 @@ fn the_log_of_each_transaction_makes_the_file_again() {
             check("vacuum", 1);
             db.execute_batch("DELETE FROM t").unwrap();
             check("shrink", 1);
-            db.query_row("SELECT count(*) FROM t", [], |_| Ok(())).unwrap();
-            db.execute_batch("BEGIN IMMEDIATE; COMMIT; BEGIN EXCLUSIVE; ROLLBACK").unwrap();
+            db.query_row("SELECT count(*) FROM t", [], |_| Ok(()))
+                .unwrap();
+            db.execute_batch("BEGIN IMMEDIATE; COMMIT; BEGIN EXCLUSIVE; ROLLBACK")
+                .unwrap();
             check("nothing was written", 0);
         }
     }
@@ -101,7 +127,8 @@ fn the_log_of_each_transaction_makes_the_file_again() {
 fn growth_by_chunk_size_is_logged() {
     let world = World::new();
     let db = world.open();
-    db.execute_batch("CREATE TABLE t(id INTEGER PRIMARY KEY, x)").unwrap();
+    db.execute_batch("CREATE TABLE t(id INTEGER PRIMARY KEY, x)")
+        .unwrap();
     let mut follower = Follower::start(&world);
     let mut chunk_size = 1_000_000;
     // SAFETY: an open connection, and an int for a control that takes one.
@@ -127,7 +154,8 @@ fn growth_by_chunk_size_is_logged() {
 fn two_connections_take_turns_in_one_log() {
     let world = World::new();
     let (a, b) = (world.open(), world.open());
-    a.execute_batch("CREATE TABLE t(id INTEGER PRIMARY KEY, x)").unwrap();
+    a.execute_batch("CREATE TABLE t(id INTEGER PRIMARY KEY, x)")
+        .unwrap();
     let mut follower = Follower::start(&world);
     for _ in 0..5 {
         fill(&a, 20, 300);
@@ -142,7 +170,9 @@ const CRASH_IN: &str = "VERNEUIL_TEST_CRASH_IN";
 /// The body of a process that dies in the middle of a transaction; does nothing when it runs as a test.
 #[test]
 fn crash() {
-    let Ok(dir) = std::env::var(CRASH_IN) else { return };
+    let Ok(dir) = std::env::var(CRASH_IN) else {
+        return;
+    };
     let world = World::at(dir.as_ref(), Notes::default());
     let db = world.open();
     db.execute_batch("PRAGMA cache_size=1; BEGIN").unwrap();
@@ -154,7 +184,8 @@ fn crash() {
 fn what_a_dead_writer_left_is_handed_to_the_copier_by_the_one_that_rolls_back() {
     let world = World::new();
     let db = world.open();
-    db.execute_batch("CREATE TABLE t(id INTEGER PRIMARY KEY, x)").unwrap();
+    db.execute_batch("CREATE TABLE t(id INTEGER PRIMARY KEY, x)")
+        .unwrap();
     let follower = Follower::start(&world);
     let died = std::process::Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "crash"])
@@ -164,23 +195,36 @@ fn what_a_dead_writer_left_is_handed_to_the_copier_by_the_one_that_rolls_back() 
         .unwrap();
     assert!(!died.success());
     assert_eq!(follower.lock.epoch() % 2, 1, "somebody died in the middle");
-    assert!(!follower.lock.dirty().unwrap().is_empty(), "an exact list of what it may have changed");
+    assert!(
+        !follower.lock.dirty().unwrap().is_empty(),
+        "an exact list of what it may have changed"
+    );
     assert!(!follower.has_the_same_as(&world));
 
-    let rows: i64 = db.query_row("SELECT count(*) FROM t", [], |row| row.get(0)).unwrap();
+    let rows: i64 = db
+        .query_row("SELECT count(*) FROM t", [], |row| row.get(0))
+        .unwrap();
     assert_eq!(rows, 0, "rolled back");
     assert!(follower.has_the_same_as(&world));
     assert_eq!(follower.lock.epoch() % 2, 0);
-    assert!(follower.lock.has_todo().unwrap(), "to be read from the file");
+    assert!(
+        follower.lock.has_todo().unwrap(),
+        "to be read from the file"
+    );
 }
 
 #[test]
 fn exclusive_locking_mode_is_logged_when_it_ends() {
     let world = World::new();
-    world.open().execute_batch("CREATE TABLE t(id INTEGER PRIMARY KEY, x)").unwrap();
+    world
+        .open()
+        .execute_batch("CREATE TABLE t(id INTEGER PRIMARY KEY, x)")
+        .unwrap();
     let mut follower = Follower::start(&world);
     let exclusive = world.open();
-    exclusive.execute_batch("PRAGMA locking_mode=EXCLUSIVE").unwrap();
+    exclusive
+        .execute_batch("PRAGMA locking_mode=EXCLUSIVE")
+        .unwrap();
     fill(&exclusive, 10, 300);
     fill(&exclusive, 10, 300);
     drop(exclusive);
@@ -192,7 +236,8 @@ fn exclusive_locking_mode_is_logged_when_it_ends() {
 fn a_foreign_commit_is_noticed_by_the_next_writer() {
     let world = World::new();
     let db = world.open();
-    db.execute_batch("CREATE TABLE t(id INTEGER PRIMARY KEY, x)").unwrap();
+    db.execute_batch("CREATE TABLE t(id INTEGER PRIMARY KEY, x)")
+        .unwrap();
     let follower = Follower::start(&world);
     let foreign = Connection::open(world.path()).unwrap();
     fill(&foreign, 10, 300);

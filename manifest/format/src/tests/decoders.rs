@@ -334,14 +334,27 @@ fn other_versions_and_other_files_are_told_apart() {
 #[test]
 fn the_manifest_in_the_documentation_stays_readable() {
     let document = include_str!("../../../../docs/FORMAT.md");
-    let dump = document.split("```hex\n").nth(1).unwrap().split("```").next().unwrap();
-    let digits: Vec<u8> = dump.lines().flat_map(|line| line.split("  ").nth(1)).flat_map(str::bytes).collect();
+    let dump = document
+        .split("```hex\n")
+        .nth(1)
+        .unwrap()
+        .split("```")
+        .next()
+        .unwrap();
+    let digits: Vec<u8> = dump
+        .lines()
+        .flat_map(|line| line.split("  ").nth(1))
+        .flat_map(str::bytes)
+        .collect();
     let digits: Vec<u8> = digits.into_iter().filter(|digit| *digit != b' ').collect();
     let byte = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap();
     let bytes: Vec<u8> = digits.chunks(2).map(byte).collect();
 
     let manifest = Manifest::decode(&bytes).unwrap();
-    assert_eq!((manifest.generation(), manifest.file_len()), (Generation(1), 1_024));
+    assert_eq!(
+        (manifest.generation(), manifest.file_len()),
+        (Generation(1), 1_024)
+    );
     assert_eq!(manifest.identity().path, b"/a");
     assert_eq!(manifest.source().taken_ns, 1_700_000_000_000_000_000);
     let expected = [vec![b'a'; 512], vec![0; 512]].concat();

@@ -4,6 +4,7 @@ mod decoders;
 mod files;
 mod keys;
 mod large;
+mod lists;
 mod patches;
 mod updates;
 mod world;

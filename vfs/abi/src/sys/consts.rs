@@ -1,5 +1,5 @@
-//! Constants of `sqlite3.h` that [`crate::open`], [`crate::control`] and [`crate::file`] decode; result codes are
-//! in [`crate::code`].
+//! Constants of `sqlite3.h` that `open`, `control` and `file` decode; result codes are
+//! in `code`.
 
 use std::ffi::c_int;
 

@@ -1,4 +1,4 @@
-//! `sqlite3_file` and its method table; [`crate::file_callbacks`] fills the table in.
+//! `sqlite3_file` and its method table; `file_callbacks` fills the table in.
 
 use std::ffi::{c_int, c_void};
 
@@ -39,7 +39,9 @@ pub struct sqlite3_io_methods {
     /// What the device promises.
     pub xDeviceCharacteristics: Option<unsafe extern "C" fn(*mut sqlite3_file) -> c_int>,
     /// Maps a region of the shared memory of WAL mode.
-    pub xShmMap: Option<unsafe extern "C" fn(*mut sqlite3_file, c_int, c_int, c_int, *mut *mut c_void) -> c_int>,
+    pub xShmMap: Option<
+        unsafe extern "C" fn(*mut sqlite3_file, c_int, c_int, c_int, *mut *mut c_void) -> c_int,
+    >,
     /// Locks slots of the shared memory.
     pub xShmLock: Option<unsafe extern "C" fn(*mut sqlite3_file, c_int, c_int, c_int) -> c_int>,
     /// Orders accesses to the shared memory.
@@ -47,7 +49,8 @@ pub struct sqlite3_io_methods {
     /// Lets go of the shared memory.
     pub xShmUnmap: Option<unsafe extern "C" fn(*mut sqlite3_file, c_int) -> c_int>,
     /// Lends a page of a memory map.
-    pub xFetch: Option<unsafe extern "C" fn(*mut sqlite3_file, i64, c_int, *mut *mut c_void) -> c_int>,
+    pub xFetch:
+        Option<unsafe extern "C" fn(*mut sqlite3_file, i64, c_int, *mut *mut c_void) -> c_int>,
     /// Takes it back.
     pub xUnfetch: Option<unsafe extern "C" fn(*mut sqlite3_file, i64, *mut c_void) -> c_int>,
 }

@@ -1,4 +1,4 @@
-//! The C side: layouts of [`vfs`], [`file`], and a prefix of the [`routines`] table, plus the [`consts`] that go
+//! The C side: layouts of `vfs`, `file`, and a prefix of the `routines` table, plus the `consts` that go
 //! with them; compared with SQLite's own headers in `tests/layout.rs`.
 
 #![allow(non_camel_case_types, non_snake_case)]

@@ -1,4 +1,4 @@
-//! `sqlite3_vfs`; [`crate::vfs_callbacks`] fills it in, [`crate::register()`] hands it to SQLite.
+//! `sqlite3_vfs`; `vfs_callbacks` fills it in, `register` hands it to SQLite.
 
 use super::sqlite3_file;
 use std::ffi::{c_char, c_int, c_void};
@@ -23,14 +23,22 @@ pub struct sqlite3_vfs {
     pub pAppData: *mut c_void,
     /// Opens a file.
     pub xOpen: Option<
-        unsafe extern "C" fn(*mut sqlite3_vfs, *const c_char, *mut sqlite3_file, c_int, *mut c_int) -> c_int,
+        unsafe extern "C" fn(
+            *mut sqlite3_vfs,
+            *const c_char,
+            *mut sqlite3_file,
+            c_int,
+            *mut c_int,
+        ) -> c_int,
     >,
     /// Unlinks a file.
     pub xDelete: Option<unsafe extern "C" fn(*mut sqlite3_vfs, *const c_char, c_int) -> c_int>,
     /// Looks whether a file exists or can be used.
-    pub xAccess: Option<unsafe extern "C" fn(*mut sqlite3_vfs, *const c_char, c_int, *mut c_int) -> c_int>,
+    pub xAccess:
+        Option<unsafe extern "C" fn(*mut sqlite3_vfs, *const c_char, c_int, *mut c_int) -> c_int>,
     /// Makes a path absolute and free of symbolic links.
-    pub xFullPathname: Option<unsafe extern "C" fn(*mut sqlite3_vfs, *const c_char, c_int, *mut c_char) -> c_int>,
+    pub xFullPathname:
+        Option<unsafe extern "C" fn(*mut sqlite3_vfs, *const c_char, c_int, *mut c_char) -> c_int>,
     /// Opens a shared library.
     pub xDlOpen: Option<unsafe extern "C" fn(*mut sqlite3_vfs, *const c_char) -> *mut c_void>,
     /// Says why `xDlOpen` or `xDlSym` failed.
@@ -41,7 +49,9 @@ pub struct sqlite3_vfs {
             *mut sqlite3_vfs,
             *mut c_void,
             *const c_char,
-        ) -> Option<unsafe extern "C" fn(*mut sqlite3_vfs, *mut c_void, *const c_char)>,
+        ) -> Option<
+            unsafe extern "C" fn(*mut sqlite3_vfs, *mut c_void, *const c_char),
+        >,
     >,
     /// Closes a shared library.
     pub xDlClose: Option<unsafe extern "C" fn(*mut sqlite3_vfs, *mut c_void)>,
@@ -56,9 +66,12 @@ pub struct sqlite3_vfs {
     /// The time as a Julian day, in milliseconds.
     pub xCurrentTimeInt64: Option<unsafe extern "C" fn(*mut sqlite3_vfs, *mut i64) -> c_int>,
     /// Replaces a system call, in tests.
-    pub xSetSystemCall: Option<unsafe extern "C" fn(*mut sqlite3_vfs, *const c_char, sqlite3_syscall_ptr) -> c_int>,
+    pub xSetSystemCall:
+        Option<unsafe extern "C" fn(*mut sqlite3_vfs, *const c_char, sqlite3_syscall_ptr) -> c_int>,
     /// Looks a system call up, in tests.
-    pub xGetSystemCall: Option<unsafe extern "C" fn(*mut sqlite3_vfs, *const c_char) -> sqlite3_syscall_ptr>,
+    pub xGetSystemCall:
+        Option<unsafe extern "C" fn(*mut sqlite3_vfs, *const c_char) -> sqlite3_syscall_ptr>,
     /// Lists system calls, in tests.
-    pub xNextSystemCall: Option<unsafe extern "C" fn(*mut sqlite3_vfs, *const c_char) -> *const c_char>,
+    pub xNextSystemCall:
+        Option<unsafe extern "C" fn(*mut sqlite3_vfs, *const c_char) -> *const c_char>,
 }

@@ -69,7 +69,11 @@ impl Peer {
             .unwrap();
         let input = child.stdin.take().unwrap();
         let output = BufReader::new(child.stdout.take().unwrap());
-        let mut peer = Peer { child, input, output };
+        let mut peer = Peer {
+            child,
+            input,
+            output,
+        };
         assert_eq!(peer.answer(), "ready");
         peer
     }
@@ -89,7 +93,11 @@ impl Peer {
     fn answer(&mut self) -> String {
         loop {
             let mut line = String::new();
-            assert_ne!(self.output.read_line(&mut line).unwrap(), 0, "the peer died");
+            assert_ne!(
+                self.output.read_line(&mut line).unwrap(),
+                0,
+                "the peer died"
+            );
             // The test harness prints, too.
             if let Some((_, answer)) = line.trim_end().split_once("peer> ") {
                 return answer.to_owned();
@@ -107,16 +115,24 @@ impl Drop for Peer {
 
 /// The body of the test named `peer` in each file that uses [`Peer`]; does nothing when it runs as a test.
 pub fn serve_sql() {
-    let Ok(what) = std::env::var(PEER) else { return };
+    let Ok(what) = std::env::var(PEER) else {
+        return;
+    };
     let (vfs, path) = what.split_once(':').unwrap();
-    let db = if vfs == "linux" { linux(Path::new(path)) } else { stock(Path::new(path)) };
+    let db = if vfs == "linux" {
+        linux(Path::new(path))
+    } else {
+        stock(Path::new(path))
+    };
     println!("\npeer> ready");
     for sql in std::io::stdin().lines() {
         let sql = sql.unwrap();
         let answer = match run(&db, &sql) {
             Ok(Some(value)) => value,
             Ok(None) => "ok".to_owned(),
-            Err(error) if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) => "busy".to_owned(),
+            Err(error) if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) => {
+                "busy".to_owned()
+            }
             Err(_) => "error".to_owned(),
         };
         println!("peer> {answer}");

@@ -61,19 +61,33 @@ impl World {
     pub fn at(dir: &Path, notes: Notes) -> World {
         static NUMBER: AtomicUsize = AtomicUsize::new(0);
         let dir = dir.canonicalize().unwrap();
-        let vfs = CString::new(format!("verneuil-{}", NUMBER.fetch_add(1, Ordering::SeqCst))).unwrap();
+        let vfs = CString::new(format!(
+            "verneuil-{}",
+            NUMBER.fetch_add(1, Ordering::SeqCst)
+        ))
+        .unwrap();
         let notes = Arc::new(notes);
         let setup = ReplicationSetup {
-            spool: Spool::new(&SpoolConfig { dir: dir.join("spool"), permissions: 0o700 }),
+            spool: Spool::new(&SpoolConfig {
+                dir: dir.join("spool"),
+                permissions: 0o700,
+            }),
             hostname: "testhost".to_owned(),
-            targets: vec![TargetConfig::Directory(DirectoryConfig { path: dir.join("store") })],
+            targets: vec![TargetConfig::Directory(DirectoryConfig {
+                path: dir.join("store"),
+            })],
             replication: Arc::clone(&notes) as Arc<dyn Replication>,
         };
         verneuil_abi::register(common::api(), &vfs, false, || {
             TrackingVfs::new(UnixOptions::default(), Some(setup))
         })
         .unwrap();
-        World { _temporary: None, dir, vfs, notes }
+        World {
+            _temporary: None,
+            dir,
+            vfs,
+            notes,
+        }
     }
 
     pub fn dir(&self) -> &Path {
@@ -85,23 +99,39 @@ impl World {
     }
 
     pub fn open(&self) -> Connection {
-        Connection::open_with_flags_and_vfs(self.path(), OpenFlags::default(), self.vfs.as_c_str()).unwrap()
+        Connection::open_with_flags_and_vfs(self.path(), OpenFlags::default(), self.vfs.as_c_str())
+            .unwrap()
     }
 
     /// Opens with URI parameters.
     pub fn open_with(&self, parameters: &str) -> Connection {
         let vfs = self.vfs.to_str().unwrap();
-        Connection::open(format!("file:{}?vfs={vfs}&{parameters}", self.path().display())).unwrap()
+        Connection::open(format!(
+            "file:{}?vfs={vfs}&{parameters}",
+            self.path().display()
+        ))
+        .unwrap()
     }
 
     /// The database as the spool knows it.
     pub fn database(&self) -> Arc<Database> {
-        Arc::clone(self.notes.served.lock().unwrap().last().expect("a connection was opened"))
+        Arc::clone(
+            self.notes
+                .served
+                .lock()
+                .unwrap()
+                .last()
+                .expect("a connection was opened"),
+        )
     }
 }
 
 /// Runs the flush pragma: its row, or its error message.
 pub fn flush(db: &Connection, argument: &str) -> Result<String, String> {
-    db.query_row(&format!("PRAGMA Verneuil_Flush_Replication_Data{argument}"), [], |row| row.get(0))
-        .map_err(|error| error.to_string())
+    db.query_row(
+        &format!("PRAGMA Verneuil_Flush_Replication_Data{argument}"),
+        [],
+        |row| row.get(0),
+    )
+    .map_err(|error| error.to_string())
 }
