@@ -86,7 +86,9 @@ enum RawLoaded {
 
 impl std::fmt::Debug for Client {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Client").field("stores", &self.inner.source.stores).finish_non_exhaustive()
+        f.debug_struct("Client")
+            .field("stores", &self.inner.source.stores)
+            .finish_non_exhaustive()
     }
 }
 
@@ -102,8 +104,18 @@ impl Client {
         let runtime = Handle::try_current().map_err(|_| ReplicaError::NoRuntime)?;
         let disk = Arc::new(DiskCache::open(&config.disk_caches)?);
         let source = Arc::new(Source::new(stores, config.fetch_concurrency));
-        let chunks = Frames::new(config.memory_cache_bytes, Arc::clone(&disk), Arc::clone(&source), runtime.clone());
-        let nodes = Frames::new(config.node_cache_bytes, disk, Arc::clone(&source), runtime.clone());
+        let chunks = Frames::new(
+            config.memory_cache_bytes,
+            Arc::clone(&disk),
+            Arc::clone(&source),
+            runtime.clone(),
+        );
+        let nodes = Frames::new(
+            config.node_cache_bytes,
+            disk,
+            Arc::clone(&source),
+            runtime.clone(),
+        );
         let hashed_names = moka::sync::Cache::builder()
             .max_capacity(HASHED_NAMES_MAX)
             .eviction_policy(EvictionPolicy::lru())
@@ -143,7 +155,11 @@ impl Client {
     ///
     /// # Errors
     /// A store that can't be asked; a manifest that is damaged, or not of this key. `known` stays usable.
-    pub async fn load(&self, key: &str, known: Option<&Arc<Snapshot>>) -> Result<Loaded, ReplicaError> {
+    pub async fn load(
+        &self,
+        key: &str,
+        known: Option<&Arc<Snapshot>>,
+    ) -> Result<Loaded, ReplicaError> {
         let known = known.filter(|known| known.key() == Some(key));
         let raw = match self.get_manifest(key, GetOptions::default(), known).await? {
             RawLoaded::Unchanged => return Ok(Loaded::Unchanged),
@@ -153,7 +169,9 @@ impl Client {
         let manifest = self.check(key, &raw)?;
         // While the first store is away, another one may answer with something older: no reader goes back for that.
         let falls_back = |known: &Snapshot| {
-            known.store_index().is_some_and(|index| index < raw.store_index)
+            known
+                .store_index()
+                .is_some_and(|index| index < raw.store_index)
                 && known.manifest().generation() >= manifest.generation()
         };
         if known.is_some_and(|known| falls_back(known)) {
@@ -164,7 +182,12 @@ impl Client {
             store_index: raw.store_index,
             etag: raw.etag,
         };
-        Ok(Loaded::New(Snapshot::new(self.clone(), manifest, origin, SystemTime::now())))
+        Ok(Loaded::New(Snapshot::new(
+            self.clone(),
+            manifest,
+            origin,
+            SystemTime::now(),
+        )))
     }
 
     /// The snapshot that a manifest at hand describes; `name` is what errors call it (the file's path).
@@ -176,7 +199,12 @@ impl Client {
             object: name.to_owned(),
             cause,
         })?;
-        Ok(Snapshot::new(self.clone(), manifest, Origin::Bytes, SystemTime::now()))
+        Ok(Snapshot::new(
+            self.clone(),
+            manifest,
+            Origin::Bytes,
+            SystemTime::now(),
+        ))
     }
 
     /// The bytes of the newest manifest with this key, checked; `None` if there is no such database.
@@ -246,12 +274,19 @@ impl Client {
 
     fn object(&self, key: &str, store_index: usize) -> String {
         let store = self.inner.source.stores.get(store_index);
-        format!("{key} in {}", store.map(Store::describe).unwrap_or_default())
+        format!(
+            "{key} in {}",
+            store.map(Store::describe).unwrap_or_default()
+        )
     }
 }
 
 /// What messages call a database.
 pub(crate) fn database_name(manifest: &Manifest) -> String {
     let identity = manifest.identity();
-    format!("{}:{}", identity.host, String::from_utf8_lossy(&identity.path))
+    format!(
+        "{}:{}",
+        identity.host,
+        String::from_utf8_lossy(&identity.path)
+    )
 }

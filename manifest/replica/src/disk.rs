@@ -171,7 +171,10 @@ fn read_bounded(path: &Path, len_max_bytes: u64, renew: bool) -> io::Result<Opti
     (&file).take(len_max_bytes).read_to_end(&mut frame)?;
     if renew {
         let now = SystemTime::now();
-        let age = meta.modified().ok().and_then(|m| now.duration_since(m).ok());
+        let age = meta
+            .modified()
+            .ok()
+            .and_then(|m| now.duration_since(m).ok());
         if age.is_some_and(|age| age > RENEW_AFTER) {
             // Only the order of eviction depends on it.
             let _ = file.set_modified(now);
@@ -267,7 +270,8 @@ fn trim(root: &Path, capacity_bytes: u64, needed_bytes: u64) -> io::Result<u64> 
         }
     }
     if total.saturating_add(needed_bytes) > capacity_bytes {
-        let goal = (capacity_bytes - capacity_bytes / 8).min(capacity_bytes.saturating_sub(needed_bytes));
+        let goal =
+            (capacity_bytes - capacity_bytes / 8).min(capacity_bytes.saturating_sub(needed_bytes));
         files.sort_unstable();
         for (_, cost, path) in files {
             if total <= goal {
@@ -298,9 +302,9 @@ mod tests {
     }
 
     fn occupied(root: &Path) -> u64 {
-        let files = std::fs::read_dir(root).expect("root").flat_map(|d| {
-            std::fs::read_dir(d.expect("entry").path()).expect("directory")
-        });
+        let files = std::fs::read_dir(root)
+            .expect("root")
+            .flat_map(|d| std::fs::read_dir(d.expect("entry").path()).expect("directory"));
         files
             .map(|f| occupied_bytes(f.expect("entry").metadata().expect("metadata").len()))
             .sum()
@@ -335,7 +339,8 @@ mod tests {
         for i in 0..40 {
             let path = cache.layers[0].path(&name(i));
             let file = File::options().write(true).open(path).expect("there");
-            file.set_modified(old + Duration::from_secs(u64::from(i))).expect("utimens");
+            file.set_modified(old + Duration::from_secs(u64::from(i)))
+                .expect("utimens");
         }
         let get = |i| cache.lookup(&name(i), 100, |f| (f == b"frame").then_some(()));
         assert!(get(0).is_some(), "and is thereby renewed");

@@ -14,16 +14,23 @@ use verneuil_store::StoreError;
 #[non_exhaustive]
 pub enum ReplicaError {
     /// There is nowhere to read from.
-    #[error("there is no store to read from; name one under \"replication_targets\" in the configuration")]
+    #[error(
+        "there is no store to read from; name one under \"replication_targets\" in the configuration"
+    )]
     NoStore,
     /// [`crate::Client::open`] was called outside a tokio runtime, which every fetch needs.
-    #[error("a replica client was opened outside an asynchronous runtime; this is a mistake in the program that uses it")]
+    #[error(
+        "a replica client was opened outside an asynchronous runtime; this is a mistake in the program that uses it"
+    )]
     NoRuntime,
     /// A request to the store failed; the message has the object, the cause and the remedy.
     #[error(transparent)]
     Store(Box<StoreError>),
     /// What a store (or a file) holds where a manifest is expected.
-    #[error("{object} cannot be used as a manifest: {cause}; {}", manifest_remedy(cause))]
+    #[error(
+        "{object} cannot be used as a manifest: {cause}; {}",
+        manifest_remedy(cause)
+    )]
     Manifest {
         /// The store and key, or the file.
         object: String,
@@ -189,7 +196,9 @@ fn manifest_remedy(cause: &FormatError) -> &'static str {
 
 fn output_remedy(cause: &io::Error) -> &'static str {
     match cause.kind() {
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => "make room, or restore elsewhere",
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            "make room, or restore elsewhere"
+        }
         io::ErrorKind::NotFound => "create its directory first",
         _ => "check the path and its permissions",
     }

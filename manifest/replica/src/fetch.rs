@@ -75,7 +75,9 @@ impl Content for StoredChunk {
     }
 
     fn weight_bytes(value: &Bytes) -> u32 {
-        u32::try_from(value.len()).unwrap_or(u32::MAX).saturating_add(128)
+        u32::try_from(value.len())
+            .unwrap_or(u32::MAX)
+            .saturating_add(128)
     }
 }
 
@@ -105,7 +107,10 @@ impl Content for NodeRef {
             Node::Leaf(entries) => entries.len(),
             Node::Inner(slots) => slots.len(),
         };
-        u32::try_from(entries).unwrap_or(u32::MAX).saturating_mul(96).saturating_add(128)
+        u32::try_from(entries)
+            .unwrap_or(u32::MAX)
+            .saturating_mul(96)
+            .saturating_add(128)
     }
 }
 
@@ -155,7 +160,10 @@ impl Source {
     }
 
     /// Fetches one run of [`plan_runs`]; the results are in its order.
-    pub(crate) async fn fetch_run<C: Content>(&self, run: &[C]) -> Vec<Result<Fetched<C>, Arc<FrameError>>> {
+    pub(crate) async fn fetch_run<C: Content>(
+        &self,
+        run: &[C],
+    ) -> Vec<Result<Fetched<C>, Arc<FrameError>>> {
         let Some(first) = run.first() else {
             return Vec::new();
         };
@@ -175,7 +183,9 @@ impl Source {
                 match self.read(store, &key, &wants).await {
                     Err(report) => {
                         // The store has done its own retries.
-                        wants.iter().for_each(|&(i, _)| reports[i].push(report.clone()));
+                        wants
+                            .iter()
+                            .for_each(|&(i, _)| reports[i].push(report.clone()));
                         break;
                     }
                     Ok(results) => {
@@ -217,14 +227,23 @@ impl Source {
         wants: &[(usize, C)],
     ) -> Result<Vec<(usize, Result<Fetched<C>, FormatError>)>, String> {
         let ends = |c: &C| u64::from(c.at().offset) + u64::from(c.at().len);
-        let start = wants.iter().map(|(_, c)| u64::from(c.at().offset)).min().unwrap_or(0);
+        let start = wants
+            .iter()
+            .map(|(_, c)| u64::from(c.at().offset))
+            .min()
+            .unwrap_or(0);
         let end = wants.iter().map(|(_, c)| ends(c)).max().unwrap_or(0);
         let body = {
             // Never closed; were it, the limit would be off and nothing else.
             let _permit = self.gets.acquire().await.ok();
-            match store.get(Space::Chunks, key, GetOptions::range(start..end)).await {
+            match store
+                .get(Space::Chunks, key, GetOptions::range(start..end))
+                .await
+            {
                 Ok(Got::Object { body, .. }) => body,
-                Ok(Got::NotModified) => return Err(format!("{}: no bytes in the answer", store.describe())),
+                Ok(Got::NotModified) => {
+                    return Err(format!("{}: no bytes in the answer", store.describe()));
+                }
                 Err(error) => return Err(error.to_string()),
             }
         };
@@ -232,7 +251,8 @@ impl Source {
         // Up to 64 chunks to decompress and hash: milliseconds, too long for a thread that serves others.
         tokio::task::spawn_blocking(move || {
             let verdict = |want: &C| {
-                let from = usize::try_from(u64::from(want.at().offset) - start).unwrap_or(usize::MAX);
+                let from =
+                    usize::try_from(u64::from(want.at().offset) - start).unwrap_or(usize::MAX);
                 let to = from.saturating_add(want.at().len as usize);
                 let Some(frame) = body.get(from..to) else {
                     return Err(FormatError::Truncated {
@@ -276,7 +296,8 @@ mod tests {
             want(1, 100_000, 100),
             want(1, 0, 100),
         ];
-        let lens = |gap| -> Vec<usize> { plan_runs(wants.clone(), gap).iter().map(Vec::len).collect() };
+        let lens =
+            |gap| -> Vec<usize> { plan_runs(wants.clone(), gap).iter().map(Vec::len).collect() };
         assert_eq!(lens(0), [3, 1, 1]);
         assert_eq!(lens(GAP_RESTORE_BYTES), [4, 1]);
     }
@@ -286,6 +307,9 @@ mod tests {
         let wants = (0..100).map(|i| want(1, i * 100_000, 100_000)).collect();
         let runs = plan_runs(wants, 0);
         assert!(runs.len() >= 3);
-        assert!(runs.iter().all(|run| run.len() as u64 * 100_000 <= RUN_LEN_MAX_BYTES));
+        assert!(
+            runs.iter()
+                .all(|run| run.len() as u64 * 100_000 <= RUN_LEN_MAX_BYTES)
+        );
     }
 }

@@ -31,7 +31,12 @@ pub(crate) struct Frames<C: Content> {
 }
 
 impl<C: Content> Frames<C> {
-    pub(crate) fn new(capacity_bytes: u64, disk: Arc<DiskCache>, source: Arc<Source>, runtime: Handle) -> Arc<Self> {
+    pub(crate) fn new(
+        capacity_bytes: u64,
+        disk: Arc<DiskCache>,
+        source: Arc<Source>,
+        runtime: Handle,
+    ) -> Arc<Self> {
         let memory = moka::sync::Cache::builder()
             .max_capacity(capacity_bytes)
             .weigher(|_, value| C::weight_bytes(value))
@@ -63,7 +68,12 @@ impl<C: Content> Frames<C> {
         for _ in 0..TURNS_MAX {
             let mut claimed: Vec<Claimed<C>> = Vec::new();
             let mut followers: Vec<(usize, Follower<Outcome<C>>)> = Vec::new();
-            for (i, want) in wants.iter().enumerate().filter(|&(i, _)| outcomes[i].is_none()).collect::<Vec<_>>() {
+            for (i, want) in wants
+                .iter()
+                .enumerate()
+                .filter(|&(i, _)| outcomes[i].is_none())
+                .collect::<Vec<_>>()
+            {
                 if let Some(value) = self.cached(&want.id()) {
                     outcomes[i] = Some(Ok(value));
                     continue;
@@ -122,8 +132,10 @@ impl<C: Content> Frames<C> {
                 (run, results)
             })
             .collect();
-        let mut claims: std::collections::HashMap<C::Id, Claim<C::Id, Outcome<C>>> =
-            claimed.into_iter().map(|(want, claim)| (want.id(), claim)).collect();
+        let mut claims: std::collections::HashMap<C::Id, Claim<C::Id, Outcome<C>>> = claimed
+            .into_iter()
+            .map(|(want, claim)| (want.id(), claim))
+            .collect();
         while let Some((run, results)) = fetches.next().await {
             let mut fetched: Vec<(C, Bytes)> = Vec::new();
             for (want, result) in run.into_iter().zip(results) {
@@ -152,7 +164,10 @@ impl<C: Content> Frames<C> {
         let mut rest = Vec::new();
         for (want, claim) in claimed {
             let check = |frame: &[u8]| want.verify(frame).ok();
-            match self.disk.lookup(&want.name(), u64::from(FRAME_LEN_MAX_BYTES), check) {
+            match self
+                .disk
+                .lookup(&want.name(), u64::from(FRAME_LEN_MAX_BYTES), check)
+            {
                 Some(value) => {
                     self.keep(want.id(), value.clone());
                     claim.finish(Ok(value));

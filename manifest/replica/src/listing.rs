@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 
 use futures::stream::{StreamExt, TryStreamExt};
 use verneuil_format::{
-    DATABASE_MARK, MANIFESTS_PREFIX, Segment, decode_segment, deep_prefix, host_prefix, invert_manifest_key,
-    path_segment,
+    DATABASE_MARK, MANIFESTS_PREFIX, Segment, decode_segment, deep_prefix, host_prefix,
+    invert_manifest_key, path_segment,
 };
 use verneuil_store::{Space, Store};
 
@@ -52,16 +52,27 @@ impl Client {
             .map(|prefix| async move {
                 match decode_segment(segment_of(&prefix)) {
                     Ok(Segment::Plain(host)) => Ok(String::from_utf8(host).ok()),
-                    Ok(Segment::Hashed) => Ok(self.first_below(&prefix).await?.map(|(host, _)| host)),
+                    Ok(Segment::Hashed) => {
+                        Ok(self.first_below(&prefix).await?.map(|(host, _)| host))
+                    }
                     Err(_) => Ok(None),
                 }
-                .inspect(|host| warn_unless(host.as_ref().is_some_and(|h| is_safe_name(h.as_bytes())), &prefix))
+                .inspect(|host| {
+                    warn_unless(
+                        host.as_ref().is_some_and(|h| is_safe_name(h.as_bytes())),
+                        &prefix,
+                    )
+                })
             })
             .buffer_unordered(NAME_READS_MAX)
             .try_collect::<Vec<Option<String>>>()
             .await
             .map_err(|error: ReplicaError| error)?;
-        let mut hosts: Vec<String> = hosts.into_iter().flatten().filter(|h| is_safe_name(h.as_bytes())).collect();
+        let mut hosts: Vec<String> = hosts
+            .into_iter()
+            .flatten()
+            .filter(|h| is_safe_name(h.as_bytes()))
+            .collect();
         hosts.sort_unstable();
         hosts.dedup();
         Ok(hosts)
@@ -73,7 +84,10 @@ impl Client {
     /// # Errors
     /// As [`Client::hosts`].
     pub async fn list(&self, host: &str, dir: &[u8]) -> Result<Vec<DirEntry>, ReplicaError> {
-        let names: Vec<&[u8]> = dir.split(|&b| b == b'/').filter(|name| !name.is_empty()).collect();
+        let names: Vec<&[u8]> = dir
+            .split(|&b| b == b'/')
+            .filter(|name| !name.is_empty())
+            .collect();
         let mut prefix = host_prefix(host);
         for name in &names {
             prefix.push_str(&path_segment(name));
@@ -87,7 +101,10 @@ impl Client {
         let (mut entries, mut to_read) = (BTreeMap::new(), Vec::new());
         let below: Vec<(String, EntryKind)> = keys
             .into_iter()
-            .filter_map(|key| key.ends_with(DATABASE_MARK).then_some((key, EntryKind::Database)))
+            .filter_map(|key| {
+                key.ends_with(DATABASE_MARK)
+                    .then_some((key, EntryKind::Database))
+            })
             .chain(prefixes.into_iter().map(|key| (key, EntryKind::Directory)))
             .collect();
         for (key, kind) in below {
@@ -109,7 +126,11 @@ impl Client {
             .buffer_unordered(NAME_READS_MAX)
             .try_collect()
             .await?;
-        for (_, path) in paths.into_iter().flatten().filter(|(owner, _)| owner == host) {
+        for (_, path) in paths
+            .into_iter()
+            .flatten()
+            .filter(|(owner, _)| owner == host)
+        {
             if let Some(entry) = entry_of(&path, &names) {
                 entries.insert(entry, ());
             }
@@ -121,8 +142,15 @@ impl Client {
     async fn first_below(&self, prefix: &str) -> Result<Option<(String, Vec<u8>)>, ReplicaError> {
         let mut continuation = None;
         loop {
-            let page = self.first_store()?.list_at_most(Space::Manifests, prefix, false, continuation, 16).await?;
-            for listed in page.objects.iter().filter(|listed| listed.key.ends_with(DATABASE_MARK)) {
+            let page = self
+                .first_store()?
+                .list_at_most(Space::Manifests, prefix, false, continuation, 16)
+                .await?;
+            for listed in page
+                .objects
+                .iter()
+                .filter(|listed| listed.key.ends_with(DATABASE_MARK))
+            {
                 let found = match invert_manifest_key(&listed.key) {
                     Some(found) => Some(found),
                     None => self.hashed_name(&listed.key).await?,
@@ -173,14 +201,20 @@ impl Client {
     }
 
     fn first_store(&self) -> Result<&Store, ReplicaError> {
-        self.inner.source.stores.first().ok_or(ReplicaError::NoStore)
+        self.inner
+            .source
+            .stores
+            .first()
+            .ok_or(ReplicaError::NoStore)
     }
 }
 
 async fn list_all(store: &Store, prefix: &str) -> Result<(Vec<String>, Vec<String>), ReplicaError> {
     let (mut keys, mut prefixes, mut continuation) = (Vec::new(), Vec::new(), None);
     loop {
-        let page = store.list(Space::Manifests, prefix, true, continuation).await?;
+        let page = store
+            .list(Space::Manifests, prefix, true, continuation)
+            .await?;
         keys.extend(page.objects.into_iter().map(|listed| listed.key));
         prefixes.extend(page.prefixes);
         match page.next {
@@ -243,7 +277,10 @@ mod tests {
         };
         assert_eq!(entry_of(path, &[]), entry(b"a", EntryKind::Directory));
         assert_eq!(entry_of(path, &[b"a"]), entry(b"b", EntryKind::Directory));
-        assert_eq!(entry_of(path, &[b"a", b"b"]), entry(b"c", EntryKind::Database));
+        assert_eq!(
+            entry_of(path, &[b"a", b"b"]),
+            entry(b"c", EntryKind::Database)
+        );
         assert_eq!(entry_of(path, &[b"a", b"b", b"c"]), None);
         assert_eq!(entry_of(path, &[b"b"]), None);
         assert_eq!(entry_of(b"/../x", &[]), None);

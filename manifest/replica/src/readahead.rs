@@ -141,7 +141,9 @@ mod tests {
         let (mut low, mut high) = (0, 0);
         for i in 0..100 {
             low += readahead.note(i, i).map_or(0, |r| r.len());
-            high += readahead.note(10_000 + i, 10_000 + i).map_or(0, |r| r.len());
+            high += readahead
+                .note(10_000 + i, 10_000 + i)
+                .map_or(0, |r| r.len());
         }
         assert!(low >= 95 && high >= 95, "{low} {high}");
     }

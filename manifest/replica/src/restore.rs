@@ -78,7 +78,9 @@ pub async fn restore_to_file(
     let total = snapshot.len();
     let output = |cause| ReplicaError::output("write", path, cause);
     // Down to nothing first: holes must read as zeros.
-    file.set_len(0).and_then(|()| file.set_len(total)).map_err(output)?;
+    file.set_len(0)
+        .and_then(|()| file.set_len(total))
+        .map_err(output)?;
     let mut done = 0;
     progress(done, total);
     for plan in parts(snapshot, PLAN_CHUNKS) {
@@ -95,7 +97,8 @@ pub async fn restore_to_file(
                     pieces.push(Piece::of(&view));
                 }
                 None => {
-                    let chunk = assemble(&view, Vec::new()).map_err(|cause| snapshot.chunk_error(&view, cause.into()))?;
+                    let chunk = assemble(&view, Vec::new())
+                        .map_err(|cause| snapshot.chunk_error(&view, cause.into()))?;
                     write_chunk(&file, view.index, &chunk).map_err(output)?;
                     done += u64::from(view.len);
                     progress(done, total);
@@ -104,7 +107,10 @@ pub async fn restore_to_file(
         }
         let runs = plan_runs(wants, GAP_RESTORE_BYTES);
         let mut writes = futures::stream::iter(runs.into_iter().map(|run| {
-            let pieces: Vec<Vec<Piece>> = run.iter().filter_map(|want| by_frame.remove(&want.at)).collect();
+            let pieces: Vec<Vec<Piece>> = run
+                .iter()
+                .filter_map(|want| by_frame.remove(&want.at))
+                .collect();
             restore_run(snapshot, run, pieces, Arc::clone(&file), path)
         }))
         .buffer_unordered(RUNS_MAX);
@@ -183,14 +189,20 @@ pub async fn restore_to_path(
     let target = match std::fs::metadata(out) {
         Ok(meta) if meta.is_file() => std::fs::canonicalize(out).map_err(output("resolve"))?,
         Ok(meta) => {
-            let what = if meta.is_dir() { "it is a directory" } else { "it is not a regular file" };
+            let what = if meta.is_dir() {
+                "it is a directory"
+            } else {
+                "it is not a regular file"
+            };
             return Err(output("replace")(io::Error::other(what)));
         }
         Err(cause) if cause.kind() == io::ErrorKind::NotFound => out.to_owned(),
         Err(cause) => return Err(output("look up")(cause)),
     };
     let Some(name) = target.file_name() else {
-        return Err(output("write")(io::Error::from(io::ErrorKind::InvalidFilename)));
+        return Err(output("write")(io::Error::from(
+            io::ErrorKind::InvalidFilename,
+        )));
     };
     refuse_journals(&target)?;
     let directory = match target.parent() {
@@ -202,7 +214,11 @@ pub async fn restore_to_path(
     prefix.push(".restore-");
     let temp = tempfile::Builder::new()
         // A name of full length has no room for more.
-        .prefix(if prefix.len() > 200 { ".restore-".as_ref() } else { prefix.as_os_str() })
+        .prefix(if prefix.len() > 200 {
+            ".restore-".as_ref()
+        } else {
+            prefix.as_os_str()
+        })
         .tempfile_in(&directory)
         .map_err(output("create a temporary file beside"))?;
     let file = Arc::new(temp.as_file().try_clone().map_err(output("write"))?);
@@ -210,8 +226,11 @@ pub async fn restore_to_path(
     temp.as_file().sync_all().map_err(output("sync"))?;
     // One may have appeared meanwhile.
     refuse_journals(&target)?;
-    temp.persist(&target).map_err(|error| output("replace")(error.error))?;
-    File::open(&directory).and_then(|dir| dir.sync_all()).map_err(output("sync the directory of"))
+    temp.persist(&target)
+        .map_err(|error| output("replace")(error.error))?;
+    File::open(&directory)
+        .and_then(|dir| dir.sync_all())
+        .map_err(output("sync the directory of"))
 }
 
 /// Writes the snapshot's bytes in order, all verified, with at most some 32 MiB in memory. Blocks while `out` does.
@@ -225,7 +244,9 @@ pub async fn restore_to_writer(
 ) -> Result<(), ReplicaError> {
     let (mut done, total) = (0, snapshot.len());
     progress(done, total);
-    let writer = |cause| ReplicaError::Writer { cause: Arc::new(cause) };
+    let writer = |cause| ReplicaError::Writer {
+        cause: Arc::new(cause),
+    };
     for plan in parts(snapshot, PLAN_CHUNKS) {
         warm_nodes(snapshot, &plan).await?;
         let mut pieces = futures::stream::iter(split(plan, PART_CHUNKS))

@@ -9,8 +9,8 @@ use std::time::SystemTime;
 use bytes::Bytes;
 use tokio::sync::Semaphore;
 use verneuil_format::{
-    CHUNK_LEN_BYTES, ChunkIndex, ChunkView, FormatError, LookupError, Manifest, Node, NodeId, NodeRef, NodeSource,
-    Patch, Stored, assemble,
+    CHUNK_LEN_BYTES, ChunkIndex, ChunkView, FormatError, LookupError, Manifest, Node, NodeId,
+    NodeRef, NodeSource, Patch, Stored, assemble,
 };
 use verneuil_store::ETag;
 
@@ -74,9 +74,17 @@ impl std::fmt::Debug for Snapshot {
 }
 
 impl Snapshot {
-    pub(crate) fn new(client: Client, manifest: Manifest, origin: Origin, fetched_at: SystemTime) -> Arc<Self> {
-        let share = client.inner.config.memory_cache_bytes / PREFETCH_SHARE / u64::from(CHUNK_LEN_BYTES);
-        let window_max = u32::try_from(share).unwrap_or(u32::MAX).min(WINDOW_MAX_CHUNKS);
+    pub(crate) fn new(
+        client: Client,
+        manifest: Manifest,
+        origin: Origin,
+        fetched_at: SystemTime,
+    ) -> Arc<Self> {
+        let share =
+            client.inner.config.memory_cache_bytes / PREFETCH_SHARE / u64::from(CHUNK_LEN_BYTES);
+        let window_max = u32::try_from(share)
+            .unwrap_or(u32::MAX)
+            .min(WINDOW_MAX_CHUNKS);
         Arc::new_cyclic(|me| Self {
             client,
             manifest,
@@ -201,7 +209,8 @@ impl Snapshot {
             .lookup(|nodes| self.manifest.diff(&newer.manifest, nodes))
             .await?;
         let len_max = self.len().max(newer.len());
-        let is_fine = chunks.iter().map(ExactSizeIterator::len).sum::<usize>() <= FINE_DIFF_CHUNKS_MAX;
+        let is_fine =
+            chunks.iter().map(ExactSizeIterator::len).sum::<usize>() <= FINE_DIFF_CHUNKS_MAX;
         let mut differing: Vec<Range<u64>> = Vec::new();
         let mut add = |range: Range<u64>| match differing.last_mut() {
             Some(last) if range.start <= last.end => last.end = last.end.max(range.end),
@@ -216,7 +225,10 @@ impl Snapshot {
                     }
                 }
             } else {
-                let (start, end) = (ChunkIndex(range.start).start(), ChunkIndex(range.end).start());
+                let (start, end) = (
+                    ChunkIndex(range.start).start(),
+                    ChunkIndex(range.end).start(),
+                );
                 add(start.min(len_max)..end.min(len_max));
             }
         }
@@ -228,7 +240,10 @@ impl Snapshot {
         let start = index.start();
         let whole = vec![start..start + u64::from(CHUNK_LEN_BYTES)];
         let nodes = &*self.client.inner.nodes;
-        let (Ok(old), Ok(new)) = (self.manifest.chunk(index, nodes), newer.manifest.chunk(index, nodes)) else {
+        let (Ok(old), Ok(new)) = (
+            self.manifest.chunk(index, nodes),
+            newer.manifest.chunk(index, nodes),
+        ) else {
             return whole;
         };
         if old.entry.id != new.entry.id || old.len != new.len {
@@ -238,9 +253,15 @@ impl Snapshot {
         let (old, new) = (ranges(old.patch), ranges(new.patch));
         let only_in = |some: &[_], others: &[_]| -> Vec<(u32, usize)> {
             let not_there = |range: &&verneuil_format::PatchedRange| !others.contains(*range);
-            some.iter().filter(not_there).map(|r| (r.offset, r.bytes.len())).collect()
+            some.iter()
+                .filter(not_there)
+                .map(|r| (r.offset, r.bytes.len()))
+                .collect()
         };
-        let touched: BTreeSet<_> = only_in(&old, &new).into_iter().chain(only_in(&new, &old)).collect();
+        let touched: BTreeSet<_> = only_in(&old, &new)
+            .into_iter()
+            .chain(only_in(&new, &old))
+            .collect();
         touched
             .into_iter()
             .map(|(offset, len)| start + u64::from(offset)..start + u64::from(offset) + len as u64)
@@ -288,7 +309,12 @@ impl Snapshot {
     /// # Errors
     /// A node that can't be had, or one that contradicts the manifest.
     pub async fn views(&self, chunks: Range<u32>) -> Result<Vec<ChunkView<'_>>, ReplicaError> {
-        let all = |nodes: &dyn NodeSource| chunks.clone().map(|i| self.manifest.chunk(ChunkIndex(i), nodes)).collect();
+        let all = |nodes: &dyn NodeSource| {
+            chunks
+                .clone()
+                .map(|i| self.manifest.chunk(ChunkIndex(i), nodes))
+                .collect()
+        };
         self.lookup(all).await
     }
 
@@ -296,7 +322,8 @@ impl Snapshot {
     async fn chunks(&self, chunks: Range<u32>) -> Result<Vec<Bytes>, ReplicaError> {
         let cache = &self.client.inner.chunks;
         let views = self.views(chunks).await?;
-        let mut current: Vec<Option<Bytes>> = views.iter().map(|view| cache.cached(&view.id)).collect();
+        let mut current: Vec<Option<Bytes>> =
+            views.iter().map(|view| cache.cached(&view.id)).collect();
         let wants: Vec<(usize, StoredChunk)> = views
             .iter()
             .enumerate()
@@ -306,7 +333,8 @@ impl Snapshot {
         let frames: Vec<StoredChunk> = wants.iter().map(|(_, want)| *want).collect();
         let mut stored: HashMap<usize, Bytes> = HashMap::with_capacity(wants.len());
         for ((i, _), outcome) in wants.into_iter().zip(cache.get(&frames).await) {
-            let bytes = outcome.map_err(|error| self.chunk_error(&views[i], DataError::Frame(error)))?;
+            let bytes =
+                outcome.map_err(|error| self.chunk_error(&views[i], DataError::Frame(error)))?;
             stored.insert(i, bytes);
         }
         let mut out = Vec::with_capacity(views.len());
@@ -337,11 +365,17 @@ impl Snapshot {
 
     /// Tells the readahead what is being read, and starts what it asks for.
     fn note(&self, chunks: &Range<u32>) {
-        let Some(ahead) = self.readahead.note(chunks.start, chunks.end.saturating_sub(1)) else {
+        let Some(ahead) = self
+            .readahead
+            .note(chunks.start, chunks.end.saturating_sub(1))
+        else {
             return;
         };
         let ahead = ahead.start..ahead.end.min(self.manifest.chunk_count());
-        let (Some(snapshot), Ok(permit)) = (self.me.upgrade(), Arc::clone(&self.prefetches).try_acquire_owned()) else {
+        let (Some(snapshot), Ok(permit)) = (
+            self.me.upgrade(),
+            Arc::clone(&self.prefetches).try_acquire_owned(),
+        ) else {
             return;
         };
         if ahead.is_empty() {
@@ -365,7 +399,11 @@ impl Snapshot {
         let start = view.index.start();
         ReplicaError::Data {
             database: self.database(),
-            part: format!("chunk {} (bytes {start} to {})", view.index.0, start + u64::from(view.len)),
+            part: format!(
+                "chunk {} (bytes {start} to {})",
+                view.index.0,
+                start + u64::from(view.len)
+            ),
             cause,
         }
     }

@@ -10,7 +10,10 @@ use verneuil_replica::ClientConfig;
 
 fn with_cache(directory: &Path, capacity_bytes: u64) -> ClientConfig {
     ClientConfig {
-        disk_caches: vec![CacheConfig::Local { directory: directory.to_owned(), capacity_bytes }],
+        disk_caches: vec![CacheConfig::Local {
+            directory: directory.to_owned(),
+            capacity_bytes,
+        }],
         ..ClientConfig::default()
     }
 }
@@ -18,12 +21,20 @@ fn with_cache(directory: &Path, capacity_bytes: u64) -> ClientConfig {
 /// Waits until the cache has `count` files: they are written after the reader got its bytes.
 async fn wait_for_files(cache: &Path, count: usize) {
     for _ in 0..500 {
-        if files(cache).iter().filter(|path| !path.to_string_lossy().contains(".tmp-")).count() >= count {
+        if files(cache)
+            .iter()
+            .filter(|path| !path.to_string_lossy().contains(".tmp-"))
+            .count()
+            >= count
+        {
             return;
         }
         tokio::time::sleep(std::time::Duration::from_millis(10)).await;
     }
-    panic!("the cache has {} files, {count} were expected", files(cache).len());
+    panic!(
+        "the cache has {} files, {count} were expected",
+        files(cache).len()
+    );
 }
 
 #[tokio::test]
@@ -47,7 +58,11 @@ async fn a_restart_reads_from_disk_and_damage_there_is_fetched_again() {
 
     let cached = files(&cache);
     cached.iter().step_by(3).for_each(|path| damage(path));
-    cached.iter().skip(1).step_by(3).for_each(|path| std::fs::write(path, b"").expect("truncate"));
+    cached
+        .iter()
+        .skip(1)
+        .step_by(3)
+        .for_each(|path| std::fs::write(path, b"").expect("truncate"));
     let snapshot = load(&world.client(with_cache(&cache, 1 << 30)), &source.key).await;
     let before = world.requests();
     assert!(snapshot.read(0, content.len()).await.expect("read") == content);
@@ -68,7 +83,10 @@ async fn the_cache_directory_stays_within_its_bound() {
         let from = chunk * CHUNK;
         let read = snapshot.read(from as u64, CHUNK).await.expect("read");
         assert!(read == content[from..content.len().min(from + CHUNK)]);
-        let occupied: u64 = files(&cache).iter().filter_map(|path| Some(path.metadata().ok()?.len())).sum();
+        let occupied: u64 = files(&cache)
+            .iter()
+            .filter_map(|path| Some(path.metadata().ok()?.len()))
+            .sum();
         assert!(occupied <= capacity, "{occupied}");
     }
     wait_for_files(&cache, 10).await;
@@ -89,13 +107,19 @@ async fn another_users_cache_is_read_and_left_alone() {
     let first = files(&cache).pop().expect("a file");
     damage(&first);
     let config = ClientConfig {
-        disk_caches: vec![CacheConfig::ReadOnly { directory: cache.clone() }],
+        disk_caches: vec![CacheConfig::ReadOnly {
+            directory: cache.clone(),
+        }],
         ..ClientConfig::default()
     };
     let snapshot = load(&world.client(config), &source.key).await;
     let before = world.requests();
     assert!(snapshot.read(0, content.len()).await.expect("read") == content);
-    assert_eq!(world.requests(), before + 1, "only the damaged one was fetched");
+    assert_eq!(
+        world.requests(),
+        before + 1,
+        "only the damaged one was fetched"
+    );
     assert!(first.exists(), "and it is not ours to remove");
 }
 
@@ -105,7 +129,11 @@ async fn without_memory_for_a_cache_reads_are_still_right() {
     let mut source = Source::new("host", "/app.db");
     let content = database(&mut random, 300);
     source.commit(&world, content.clone()).await;
-    let config = ClientConfig { memory_cache_bytes: 0, node_cache_bytes: 0, ..ClientConfig::default() };
+    let config = ClientConfig {
+        memory_cache_bytes: 0,
+        node_cache_bytes: 0,
+        ..ClientConfig::default()
+    };
     let snapshot = load(&world.client(config), &source.key).await;
     assert!(snapshot.read(0, content.len()).await.expect("read") == content);
 }

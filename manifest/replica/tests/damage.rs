@@ -19,9 +19,17 @@ async fn a_damaged_pack_is_an_error_that_names_all_and_never_wrong_data() {
     damage(pack);
     let snapshot = load(&world.client(ClientConfig::default()), &source.key).await;
     let before = world.requests();
-    let error = snapshot.read(2 * CHUNK as u64, 10).await.expect_err("damaged").to_string();
+    let error = snapshot
+        .read(2 * CHUNK as u64, 10)
+        .await
+        .expect_err("damaged")
+        .to_string();
     assert_eq!(world.requests(), before + 2, "it is read twice");
-    let key = pack.strip_prefix(world.root()).expect("below").to_string_lossy().into_owned();
+    let key = pack
+        .strip_prefix(world.root())
+        .expect("below")
+        .to_string_lossy()
+        .into_owned();
     let root = world.root().display().to_string();
     for part in ["web1:/srv/app.db", "chunk 2 ", &key, &root] {
         assert!(error.contains(part), "{part:?} in {error:?}");
@@ -45,7 +53,9 @@ async fn one_bad_frame_does_not_spoil_its_neighbours() {
     std::fs::write(pack, bytes).expect("write");
     let snapshot = load(&world.client(ClientConfig::default()), &source.key).await;
     assert!(snapshot.read(0, content.len()).await.is_err());
-    assert!(snapshot.read_cached(CHUNK as u64, CHUNK).as_deref() == Some(&content[CHUNK..2 * CHUNK]));
+    assert!(
+        snapshot.read_cached(CHUNK as u64, CHUNK).as_deref() == Some(&content[CHUNK..2 * CHUNK])
+    );
 }
 
 #[tokio::test]
@@ -54,7 +64,11 @@ async fn a_missing_or_short_pack_is_an_error_that_names_it() {
     let mut source = Source::new("host", "/app.db");
     source.commit(&world, database(&mut random, 20)).await;
     let pack = &source.pack_files(&world)[0];
-    let key = pack.strip_prefix(world.root()).expect("below").to_string_lossy().into_owned();
+    let key = pack
+        .strip_prefix(world.root())
+        .expect("below")
+        .to_string_lossy()
+        .into_owned();
     let snapshot = load(&world.client(ClientConfig::default()), &source.key).await;
     let bytes = std::fs::read(pack).expect("read");
     for damaged in [None, Some(&bytes[..0]), Some(&bytes[..50])] {
@@ -63,7 +77,10 @@ async fn a_missing_or_short_pack_is_an_error_that_names_it() {
             Some(bytes) => std::fs::write(pack, bytes).expect("write"),
         }
         let error = snapshot.read(0, 10).await.expect_err("no pack").to_string();
-        assert!(error.contains(&key) && error.contains("host:/app.db"), "{error}");
+        assert!(
+            error.contains(&key) && error.contains("host:/app.db"),
+            "{error}"
+        );
     }
 }
 
@@ -83,8 +100,14 @@ async fn what_one_store_lacks_comes_from_the_next() {
 
     // With the first store gone, the second one's manifest is as new: the snapshot stays.
     std::fs::remove_dir_all(first.root()).expect("remove");
-    assert!(matches!(client.load(&source.key, Some(&snapshot)).await, Ok(Loaded::Unchanged)));
-    assert!(matches!(client.load(&source.key, None).await, Ok(Loaded::New(_))));
+    assert!(matches!(
+        client.load(&source.key, Some(&snapshot)).await,
+        Ok(Loaded::Unchanged)
+    ));
+    assert!(matches!(
+        client.load(&source.key, None).await,
+        Ok(Loaded::New(_))
+    ));
 }
 
 #[tokio::test]
@@ -112,10 +135,16 @@ async fn hostile_manifests_are_refused() {
     }));
     for bytes in bad {
         world.put_manifest(&source.key, bytes).await;
-        let error = client.load(&source.key, Some(&known)).await.expect_err("refused");
+        let error = client
+            .load(&source.key, Some(&known))
+            .await
+            .expect_err("refused");
         assert!(matches!(error, ReplicaError::Manifest { .. }), "{error}");
         assert!(error.to_string().contains(&source.key), "{error}");
-        assert!(known.read(0, 100).await.is_ok(), "what was known stays usable");
+        assert!(
+            known.read(0, 100).await.is_ok(),
+            "what was known stays usable"
+        );
     }
 }
 
@@ -128,10 +157,20 @@ async fn a_manifest_whose_nodes_are_not_there_is_an_error() {
         std::fs::remove_file(pack).expect("remove");
     }
     let snapshot = load(&world.client(ClientConfig::default()), &source.key).await;
-    let error = snapshot.read(0, 10).await.expect_err("no nodes").to_string();
+    let error = snapshot
+        .read(0, 10)
+        .await
+        .expect_err("no nodes")
+        .to_string();
     for part in ["host:/app.db", "of the chunk list", "packs/"] {
         assert!(error.contains(part), "{part:?} in {error}");
     }
     let shared = Arc::clone(&snapshot);
-    assert!(snapshot.diff(&shared).await.is_ok_and(|diff| diff.is_empty()), "equal lists need no nodes");
+    assert!(
+        snapshot
+            .diff(&shared)
+            .await
+            .is_ok_and(|diff| diff.is_empty()),
+        "equal lists need no nodes"
+    );
 }

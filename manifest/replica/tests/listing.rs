@@ -6,7 +6,10 @@ use common::{Source, World};
 use verneuil_replica::{ClientConfig, DirEntry, EntryKind};
 
 fn entry(name: &str, kind: EntryKind) -> DirEntry {
-    DirEntry { name: name.as_bytes().to_vec(), kind }
+    DirEntry {
+        name: name.as_bytes().to_vec(),
+        kind,
+    }
 }
 
 #[tokio::test]
@@ -28,13 +31,19 @@ async fn a_listing_has_what_was_published() {
         ("web2", "/x.db".to_owned()),
         (odd_host, "/x.db".to_owned()),
     ] {
-        Source::new(host, &path).commit(&world, b"content".to_vec()).await;
+        Source::new(host, &path)
+            .commit(&world, b"content".to_vec())
+            .await;
     }
     let client = world.client(ClientConfig::default());
     // A host's name is a directory of the mount: one with a slash can't be shown.
     assert_eq!(client.hosts().await.expect("hosts"), ["web1", "web2"]);
     let list = async |dir: &str| client.list("web1", dir.as_bytes()).await.expect("list");
-    let mut root = vec![entry("deep", Directory), entry("srv", Directory), entry(&very_long, Directory)];
+    let mut root = vec![
+        entry("deep", Directory),
+        entry("srv", Directory),
+        entry(&very_long, Directory),
+    ];
     root.sort();
     assert_eq!(list("/").await, root);
     let mut srv = vec![
@@ -48,7 +57,10 @@ async fn a_listing_has_what_was_published() {
     assert_eq!(list("/srv").await, srv);
     assert_eq!(list("/srv/").await, srv);
     assert_eq!(list("/srv/app.db").await, [entry("inside.db", Database)]);
-    assert_eq!(list(&format!("/{very_long}")).await, [entry("x.db", Database)]);
+    assert_eq!(
+        list(&format!("/{very_long}")).await,
+        [entry("x.db", Database)]
+    );
     assert_eq!(list("/deep").await, [entry("deep", Directory)]);
     assert_eq!(list(&"/deep".repeat(299)).await, [entry("deep", Database)]);
     assert_eq!(list(&deep).await, []);
@@ -59,7 +71,10 @@ async fn a_listing_has_what_was_published() {
 #[tokio::test]
 async fn names_that_could_leave_the_mount_are_never_listed() {
     let world = World::new().await;
-    let good = Source::new("host", "/ok.db").manifest.encode().expect("encode");
+    let good = Source::new("host", "/ok.db")
+        .manifest
+        .encode()
+        .expect("encode");
     for key in [
         "manifests/host/ok.db@",
         "manifests/host/%2E%2E@",
@@ -78,7 +93,10 @@ async fn names_that_could_leave_the_mount_are_never_listed() {
     }
     let client = world.client(ClientConfig::default());
     assert_eq!(client.hosts().await.expect("hosts"), ["host"]);
-    assert_eq!(client.list("host", b"/").await.expect("list"), [entry("ok.db", EntryKind::Database)]);
+    assert_eq!(
+        client.list("host", b"/").await.expect("list"),
+        [entry("ok.db", EntryKind::Database)]
+    );
 }
 
 #[tokio::test]

@@ -11,7 +11,10 @@ use verneuil_replica::{ClientConfig, Loaded};
 async fn reads_at_random_offsets_equal_the_source_at_every_commit() {
     let (world, mut random) = (World::new().await, Random(1));
     let mut source = Source::new("host", "/srv/app.db");
-    let client = world.client(ClientConfig { memory_cache_bytes: 4 << 20, ..ClientConfig::default() });
+    let client = world.client(ClientConfig {
+        memory_cache_bytes: 4 << 20,
+        ..ClientConfig::default()
+    });
     let mut content = database(&mut random, 300);
     for commit in 0..12 {
         source.commit(&world, content.clone()).await;
@@ -22,7 +25,10 @@ async fn reads_at_random_offsets_equal_the_source_at_every_commit() {
             let len = random.below(3 * CHUNK);
             let expected = &content[offset.min(content.len())..content.len().min(offset + len)];
             let cached = snapshot.read_cached(offset as u64, len);
-            assert!(cached.is_none_or(|cached| cached == expected), "cached {offset}+{len}");
+            assert!(
+                cached.is_none_or(|cached| cached == expected),
+                "cached {offset}+{len}"
+            );
             let read = snapshot.read(offset as u64, len).await.expect("read");
             assert!(read == expected, "commit {commit}: {offset}+{len}");
         }
@@ -39,13 +45,18 @@ async fn reads_at_random_offsets_equal_the_source_at_every_commit() {
 async fn a_snapshot_stays_what_it_was() {
     let (world, mut random) = (World::new().await, Random(2));
     let mut source = Source::new("host", "/app.db");
-    let client = world.client(ClientConfig { memory_cache_bytes: 0, ..ClientConfig::default() });
+    let client = world.client(ClientConfig {
+        memory_cache_bytes: 0,
+        ..ClientConfig::default()
+    });
     let first = database(&mut random, 20);
     source.commit(&world, first.clone()).await;
     let old = load(&client, &source.key).await;
     let mut second = first.clone();
     scribble(&mut random, &mut second, 30);
-    source.commit_with(&world, second.clone(), PatchBudget::NONE).await;
+    source
+        .commit_with(&world, second.clone(), PatchBudget::NONE)
+        .await;
     let new = load(&client, &source.key).await;
     assert!(old.read(0, first.len()).await.expect("read") == first);
     assert!(new.read(0, first.len()).await.expect("read") == second);
@@ -63,8 +74,14 @@ async fn what_was_read_is_served_from_memory_without_waiting() {
     assert_eq!(snapshot.read_cached(5000, 100), None);
     snapshot.read(5000, 100).await.expect("read");
     let requests = world.requests();
-    assert_eq!(snapshot.read_cached(4096, 8192).as_deref(), Some(&content[4096..12_288]));
-    assert_eq!(snapshot.read_cached(content.len() as u64, 10).as_deref(), Some(&[][..]));
+    assert_eq!(
+        snapshot.read_cached(4096, 8192).as_deref(),
+        Some(&content[4096..12_288])
+    );
+    assert_eq!(
+        snapshot.read_cached(content.len() as u64, 10).as_deref(),
+        Some(&[][..])
+    );
     assert_eq!(snapshot.read_cached(u64::MAX, 10).as_deref(), Some(&[][..]));
 
     // A chunk that only a patch changed needs no request either.
@@ -73,7 +90,10 @@ async fn what_was_read_is_served_from_memory_without_waiting() {
     source.commit(&world, next.clone()).await;
     let snapshot = load(&client, &source.key).await;
     let sent = world.requests();
-    assert_eq!(snapshot.read_cached(4000, 200).as_deref(), Some(&next[4000..4200]));
+    assert_eq!(
+        snapshot.read_cached(4000, 200).as_deref(),
+        Some(&next[4000..4200])
+    );
     assert_eq!(world.requests(), sent);
     assert!(sent > requests);
 }
@@ -125,14 +145,30 @@ async fn an_unchanged_manifest_costs_one_request_and_a_missing_one_too() {
     let snapshot = load(&client, &source.key).await;
     let before = world.requests();
     for _ in 0..5 {
-        assert!(matches!(client.load(&source.key, Some(&snapshot)).await, Ok(Loaded::Unchanged)));
+        assert!(matches!(
+            client.load(&source.key, Some(&snapshot)).await,
+            Ok(Loaded::Unchanged)
+        ));
     }
     assert_eq!(world.requests(), before + 5);
-    assert!(matches!(client.load("manifests/host/none.db@", None).await, Ok(Loaded::Missing)));
-    assert_eq!(client.stat("manifests/host/none.db@").await.expect("stat"), None);
-    let head = client.stat(&source.key).await.expect("stat").expect("is there");
+    assert!(matches!(
+        client.load("manifests/host/none.db@", None).await,
+        Ok(Loaded::Missing)
+    ));
+    assert_eq!(
+        client.stat("manifests/host/none.db@").await.expect("stat"),
+        None
+    );
+    let head = client
+        .stat(&source.key)
+        .await
+        .expect("stat")
+        .expect("is there");
     assert_eq!(world.requests(), before + 8);
-    assert_eq!((head.generation, head.file_len), (source.generation(), source.content.len() as u64));
+    assert_eq!(
+        (head.generation, head.file_len),
+        (source.generation(), source.content.len() as u64)
+    );
 
     source.commit(&world, vec![1; 100]).await;
     let Ok(Loaded::New(newer)) = client.load(&source.key, Some(&snapshot)).await else {
@@ -160,12 +196,21 @@ async fn a_diff_covers_every_byte_that_differs_and_a_small_commit_little_else() 
         source.commit(&world, content.clone()).await;
         let new = load(&client, &source.key).await;
         let diff = old.diff(&new).await.expect("diff");
-        assert!(diff.windows(2).all(|pair| pair[0].end < pair[1].start), "{diff:?}");
+        assert!(
+            diff.windows(2).all(|pair| pair[0].end < pair[1].start),
+            "{diff:?}"
+        );
         assert!(diff.iter().all(|range| !range.is_empty()));
-        let (lo, hi) = (before.len().min(content.len()), before.len().max(content.len()));
+        let (lo, hi) = (
+            before.len().min(content.len()),
+            before.len().max(content.len()),
+        );
         let differs = |i: usize| i >= lo || before[i] != content[i];
         let covered = |i: usize| diff.iter().any(|range| range.contains(&(i as u64)));
-        assert!((0..hi).step_by(64).all(|i| !differs(i) || covered(i)), "round {round}");
+        assert!(
+            (0..hi).step_by(64).all(|i| !differs(i) || covered(i)),
+            "round {round}"
+        );
         let total: u64 = diff.iter().map(|range| range.end - range.start).sum();
         assert!(total > 0 && diff.last().is_some_and(|last| last.end <= hi as u64));
         if round == 2 {

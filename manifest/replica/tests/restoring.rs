@@ -10,8 +10,15 @@ use verneuil_replica::{ClientConfig, ReplicaError, restore_to_path, restore_to_w
 
 fn names(dir: &Path) -> Vec<String> {
     let entries = std::fs::read_dir(dir).expect("directory");
-    let mut names: Vec<String> =
-        entries.map(|entry| entry.expect("entry").file_name().to_string_lossy().into_owned()).collect();
+    let mut names: Vec<String> = entries
+        .map(|entry| {
+            entry
+                .expect("entry")
+                .file_name()
+                .to_string_lossy()
+                .into_owned()
+        })
+        .collect();
     names.sort();
     names
 }
@@ -45,14 +52,23 @@ async fn a_restored_file_equals_the_source_and_zeros_take_no_space() {
         assert!(done >= seen.0 && done <= total, "{done} of {total}");
         *seen = (done, total);
     };
-    restore_to_path(&snapshot, &out, &progress).await.expect("restore");
+    restore_to_path(&snapshot, &out, &progress)
+        .await
+        .expect("restore");
     let requests = world.requests() - before;
     assert!(std::fs::read(&out).expect("read") == source.content);
-    assert_eq!(*seen.lock().expect("no panic"), (snapshot.len(), snapshot.len()));
+    assert_eq!(
+        *seen.lock().expect("no panic"),
+        (snapshot.len(), snapshot.len())
+    );
     assert_eq!(names(&out_dir), ["copy.db"]);
     let meta = out.metadata().expect("metadata");
     assert_eq!(meta.mode() & 0o777, 0o600);
-    assert!(meta.blocks() * 512 < snapshot.len() * 95 / 100, "{} blocks", meta.blocks());
+    assert!(
+        meta.blocks() * 512 < snapshot.len() * 95 / 100,
+        "{} blocks",
+        meta.blocks()
+    );
     // 350 chunks in 6 packs, some chunks since then in others, and the nodes.
     assert!(requests < 40, "{requests} requests");
 }
@@ -63,14 +79,18 @@ async fn a_restored_stream_equals_the_source() {
     let source = published(&world, 32).await;
     let snapshot = load(&world.client(ClientConfig::default()), &source.key).await;
     let mut bytes = Vec::new();
-    restore_to_writer(&snapshot, &mut bytes, &|_, _| {}).await.expect("restore");
+    restore_to_writer(&snapshot, &mut bytes, &|_, _| {})
+        .await
+        .expect("restore");
     assert!(bytes == source.content);
 
     let mut empty = Source::new("host", "/empty.db");
     empty.commit(&world, Vec::new()).await;
     let snapshot = load(&world.client(ClientConfig::default()), &empty.key).await;
     let mut bytes = Vec::new();
-    restore_to_writer(&snapshot, &mut bytes, &|_, _| {}).await.expect("restore");
+    restore_to_writer(&snapshot, &mut bytes, &|_, _| {})
+        .await
+        .expect("restore");
     assert!(bytes.is_empty());
 }
 
@@ -78,18 +98,27 @@ async fn a_restored_stream_equals_the_source() {
 async fn a_failed_restore_leaves_what_was_there() {
     let world = World::new().await;
     let source = published(&world, 33).await;
-    source.pack_files(&world).iter().for_each(|pack| damage(pack));
+    source
+        .pack_files(&world)
+        .iter()
+        .for_each(|pack| damage(pack));
     let out_dir = world.dir.path().join("out");
     std::fs::create_dir(&out_dir).expect("mkdir");
     let out = out_dir.join("copy.db");
     std::fs::write(&out, b"precious").expect("write");
     let snapshot = load(&world.client(ClientConfig::default()), &source.key).await;
-    let error = restore_to_path(&snapshot, &out, &|_, _| {}).await.expect_err("damaged");
+    let error = restore_to_path(&snapshot, &out, &|_, _| {})
+        .await
+        .expect_err("damaged");
     assert!(matches!(error, ReplicaError::Data { .. }), "{error}");
     assert_eq!(std::fs::read(&out).expect("read"), b"precious");
     assert_eq!(names(&out_dir), ["copy.db"]);
     let mut bytes = Vec::new();
-    assert!(restore_to_writer(&snapshot, &mut bytes, &|_, _| {}).await.is_err());
+    assert!(
+        restore_to_writer(&snapshot, &mut bytes, &|_, _| {})
+            .await
+            .is_err()
+    );
     assert!(source.content.starts_with(&bytes));
 }
 
@@ -104,17 +133,34 @@ async fn a_file_with_a_journal_and_what_is_no_file_are_not_replaced() {
     for suffix in ["-journal", "-wal"] {
         let beside = out_dir.join(format!("copy.db{suffix}"));
         std::fs::write(&beside, b"x").expect("write");
-        let error = restore_to_path(&snapshot, &out, &|_, _| {}).await.expect_err("in use");
+        let error = restore_to_path(&snapshot, &out, &|_, _| {})
+            .await
+            .expect_err("in use");
         assert!(matches!(error, ReplicaError::OutputInUse { .. }), "{error}");
         assert!(!out.exists());
         std::fs::write(&beside, b"").expect("an empty one does nothing");
     }
-    restore_to_path(&snapshot, &out, &|_, _| {}).await.expect("restore");
+    restore_to_path(&snapshot, &out, &|_, _| {})
+        .await
+        .expect("restore");
     let link = out_dir.join("link.db");
     std::os::unix::fs::symlink(&out, &link).expect("symlink");
     std::fs::write(&out, b"old").expect("write");
-    restore_to_path(&snapshot, &link, &|_, _| {}).await.expect("restore");
-    assert!(std::fs::read(&out).expect("read") == source.content, "the link was followed");
-    assert!(restore_to_path(&snapshot, &out_dir, &|_, _| {}).await.is_err());
-    assert!(restore_to_path(&snapshot, &out_dir.join("none/copy.db"), &|_, _| {}).await.is_err());
+    restore_to_path(&snapshot, &link, &|_, _| {})
+        .await
+        .expect("restore");
+    assert!(
+        std::fs::read(&out).expect("read") == source.content,
+        "the link was followed"
+    );
+    assert!(
+        restore_to_path(&snapshot, &out_dir, &|_, _| {})
+            .await
+            .is_err()
+    );
+    assert!(
+        restore_to_path(&snapshot, &out_dir.join("none/copy.db"), &|_, _| {})
+            .await
+            .is_err()
+    );
 }

@@ -1,14 +1,15 @@
 //! The manifest that the next one is built upon, as it is in the store, and the objects it refers to; used by `pass` and `catchup`.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
 use verneuil_format::limits::NODE_LEN_MAX_BYTES;
 use verneuil_format::{
-    CHUNK_LEN_BYTES, ChunkId, ChunkIndex, Entry, FrameRef, Generation, HEAD_LEN_BYTES, Head, Identity, LookupError, Manifest, NextState,
-    Node, NodeId, NodeRef, Pack, PatchBudget, Stored, UpdateError, Updated, decode_frame, manifest_key, pack_key,
+    CHUNK_LEN_BYTES, Change, ChunkId, ChunkIndex, Entry, FrameRef, Generation, HEAD_LEN_BYTES,
+    Head, Identity, LookupError, Manifest, NextState, Node, NodeId, NodeRef, Pack, PackBuilder,
+    PatchBudget, Stored, UpdateError, Updated, chunk_len, decode_frame, manifest_key, pack_key,
 };
 use verneuil_store::{Condition, ETag, ErrorKind, GetOptions, Got, Space, Store, StoreError};
 
@@ -30,23 +31,72 @@ pub(crate) struct Base {
 }
 
 impl Base {
-    /// Copier step 1: loads the last manifest. The flag says whether there was one to build upon.
-    pub(crate) async fn load(store: &Store, identity: Identity) -> Result<(Self, bool), CopyError> {
+    /// Copier step 1: loads the last manifest. `published` is the generation of the last one that this spool has published there (0: none).
+    ///
+    /// The flag says whether the manifest is that one (or the next, whose answer was lost), so that the log can be replayed over it.
+    /// Otherwise everything has to be compared with it.
+    ///
+    /// # Errors
+    /// [`CopyError::Claimed`] if this spool has published, and what is there now is another source's.
+    pub(crate) async fn load(
+        store: &Store,
+        identity: Identity,
+        published: u64,
+    ) -> Result<(Self, bool), CopyError> {
         let key = manifest_key(&identity.host, &identity.path);
-        let (manifest, etag, found) = match store.get(Space::Manifests, &key, GetOptions::default()).await {
-            Ok(Got::Object { body, etag, .. }) => match Manifest::decode(&body) {
-                Ok(manifest) => (manifest.with_identity(identity), Some(etag), true),
-                Err(error) => {
-                    tracing::warn!(key, %error, "the manifest in the store is damaged: the database is uploaded afresh");
-                    (Manifest::empty_after(identity, generation_of(&body)), Some(etag), false)
-                }
-            },
+        let body = match store
+            .get(Space::Manifests, &key, GetOptions::default())
+            .await
+        {
+            Ok(Got::Object { body, etag, .. }) => Some((body, etag)),
             // An unconditional GET is never answered "not modified"; a store that does is treated as one that has no manifest.
-            Ok(Got::NotModified) => (Manifest::empty(identity), None, false),
-            Err(error) if error.is_not_found() => (Manifest::empty(identity), None, false),
+            Ok(Got::NotModified) => None,
+            Err(error) if error.is_not_found() => None,
             Err(error) => return Err(error.into()),
         };
-        Ok((Self { key, manifest, etag, nodes: HashMap::new() }, found))
+        let Some((body, etag)) = body else {
+            let manifest = Manifest::empty_after(identity, Generation(published));
+            return Ok((
+                Self {
+                    key,
+                    manifest,
+                    etag: None,
+                    nodes: HashMap::new(),
+                },
+                false,
+            ));
+        };
+        let (manifest, is_ours) = match Manifest::decode(&body) {
+            Ok(found) => {
+                let generation = found.generation().0;
+                let same_instance = found.identity().instance == identity.instance;
+                if published > 0 && !same_instance {
+                    return Err(claimed(&key, &found));
+                }
+                let is_ours =
+                    published > 0 && (generation == published || generation == published + 1);
+                (found.with_identity(identity), is_ours)
+            }
+            Err(error) => {
+                tracing::warn!(key, %error, "the manifest in the store is damaged: the database is uploaded afresh");
+                (
+                    Manifest::empty_after(
+                        identity,
+                        Generation(generation_of(&body).0.max(published)),
+                    ),
+                    false,
+                )
+            }
+        };
+        Ok((
+            Self {
+                key,
+                manifest,
+                etag: Some(etag),
+                nodes: HashMap::new(),
+            },
+            is_ours,
+        ))
     }
 
     /// The manifest in the store (or an empty one).
@@ -61,16 +111,22 @@ impl Base {
 
     /// Forgets what the store's manifest refers to, so that the next one names only what is uploaded from now on. Generations go on.
     pub(crate) fn start_afresh(&mut self) {
-        self.manifest = Manifest::empty_after(self.manifest.identity().clone(), self.manifest.generation());
+        self.manifest =
+            Manifest::empty_after(self.manifest.identity().clone(), self.manifest.generation());
         self.nodes.clear();
     }
 
     /// Ids of the current content of these chunks (`None` beyond the end).
-    pub(crate) async fn chunk_ids(&mut self, store: &Store, indexes: &[u32]) -> Result<Vec<Option<ChunkId>>, CopyError> {
+    pub(crate) async fn chunk_ids(
+        &mut self,
+        store: &Store,
+        indexes: &[u32],
+    ) -> Result<Vec<Option<ChunkId>>, CopyError> {
         loop {
             let missing = {
                 let mut ids = Vec::with_capacity(indexes.len());
-                let mut missing = Vec::new();
+                // Neighbours miss the same node.
+                let mut missing = BTreeSet::new();
                 for &index in indexes {
                     match self.manifest.chunk(ChunkIndex(index), &self.nodes) {
                         Ok(view) => ids.push((view.len > 0).then_some(view.id)),
@@ -83,39 +139,104 @@ impl Base {
                 }
                 missing
             };
-            self.load_nodes(store, missing).await?;
+            self.load_nodes(store, missing.into_iter().collect())
+                .await?;
         }
     }
 
-    /// The manifest after this one, with what has to be uploaded before it.
-    pub(crate) async fn next(&mut self, store: &Store, next: &NextState, budget: PatchBudget) -> Result<Updated, CopyError> {
+    /// The manifest after this one, with what has to be uploaded before it. `local` gives a chunk of the database file as it is now.
+    pub(crate) async fn next(
+        &mut self,
+        store: &Store,
+        next: &mut NextState,
+        budget: PatchBudget,
+        local: impl Fn(u32, u32) -> Option<Vec<u8>>,
+    ) -> Result<Updated, CopyError> {
         let mut chunks: HashMap<ChunkId, Bytes> = HashMap::new();
         loop {
             match self.manifest.update(next, &self.nodes, &chunks, budget) {
                 Ok(updated) => return Ok(updated),
                 Err(UpdateError::NeedNodes(nodes)) => self.load_nodes(store, nodes).await?,
                 Err(UpdateError::NeedChunks(needed)) => {
+                    let needed = self.evict_local(store, next, needed, &local).await?;
                     for (id, raw) in load_chunks(store, needed).await? {
                         chunks.insert(id, raw);
                     }
                 }
                 Err(UpdateError::Format(error)) => return Err(error.into()),
-                Err(error @ UpdateError::WrongLength { .. }) => return Err(CopyError::Worker(error.to_string())),
+                Err(error @ UpdateError::WrongLength { .. }) => {
+                    return Err(CopyError::Worker(error.to_string()));
+                }
             }
         }
     }
 
+    /// Patched chunks that are to be stored whole, and that the file still holds as the manifest describes them, need not be fetched to be put
+    /// together: they go into packs as they are. Returns the others.
+    async fn evict_local(
+        &self,
+        store: &Store,
+        next: &mut NextState,
+        needed: Vec<(ChunkIndex, Entry)>,
+        local: &impl Fn(u32, u32) -> Option<Vec<u8>>,
+    ) -> Result<Vec<(ChunkIndex, Entry)>, CopyError> {
+        let (mut builder, mut ids, mut rest) = (PackBuilder::new(), Vec::new(), Vec::new());
+        for (index, entry) in needed {
+            let view = match self.manifest.chunk(index, &self.nodes) {
+                Ok(view)
+                    if !builder.is_full() && view.len == chunk_len(next.source.file_len, index) =>
+                {
+                    view
+                }
+                _ => {
+                    rest.push((index, entry));
+                    continue;
+                }
+            };
+            match local(index.0, view.len).filter(|bytes| ChunkId::of(bytes) == view.id) {
+                Some(bytes) => ids.push((index, view.id, builder.push(&bytes)?)),
+                None => rest.push((index, entry)),
+            }
+        }
+        if ids.is_empty() {
+            return Ok(rest);
+        }
+        let pack = builder.finish();
+        for (index, id, slot) in ids {
+            if let Some(at) = pack.frames.get(slot) {
+                next.changes.insert(
+                    index,
+                    Change::Stored(Entry {
+                        id,
+                        stored: Stored::Frame(*at),
+                    }),
+                );
+            }
+        }
+        put_packs(store, vec![pack]).await?;
+        Ok(rest)
+    }
+
     /// Copier step 10, first part: packs, then the manifest, which must replace the one that this is (P6: a manifest names only what is there).
-    pub(crate) async fn publish(&mut self, store: &Store, updated: Updated) -> Result<(), CopyError> {
+    pub(crate) async fn publish(
+        &mut self,
+        store: &Store,
+        updated: Updated,
+    ) -> Result<(), CopyError> {
         put_packs(store, updated.packs).await?;
         let body = Bytes::from(updated.manifest.encode()?);
         let condition = match &self.etag {
             Some(etag) => Condition::Matches(etag.clone()),
             None => Condition::Absent,
         };
-        let etag = match store.put(Space::Manifests, &self.key, body, condition).await {
+        let etag = match store
+            .put(Space::Manifests, &self.key, body, condition)
+            .await
+        {
             Ok(etag) => etag,
-            Err(error) if error.kind == ErrorKind::PreconditionFailed => self.recognise_own(store, &updated.manifest, error).await?,
+            Err(error) if error.kind == ErrorKind::PreconditionFailed => {
+                self.recognise_own(store, &updated.manifest, error).await?
+            }
             Err(error) => return Err(error.into()),
         };
         self.manifest = updated.manifest;
@@ -123,13 +244,26 @@ impl Base {
         if self.nodes.len() + updated.nodes.len() > NODES_MAX {
             self.nodes.clear();
         }
-        self.nodes.extend(updated.nodes.into_iter().map(|(reference, node)| (reference.id, node)));
+        self.nodes.extend(
+            updated
+                .nodes
+                .into_iter()
+                .map(|(reference, node)| (reference.id, node)),
+        );
         Ok(())
     }
 
     /// After a refused PUT: an earlier attempt of it may have succeeded and its answer been lost. Then the manifest there is this one.
-    async fn recognise_own(&self, store: &Store, ours: &Manifest, refused: StoreError) -> Result<ETag, CopyError> {
-        let Got::Object { body, etag, .. } = store.get(Space::Manifests, &self.key, GetOptions::default()).await? else {
+    async fn recognise_own(
+        &self,
+        store: &Store,
+        ours: &Manifest,
+        refused: StoreError,
+    ) -> Result<ETag, CopyError> {
+        let Got::Object { body, etag, .. } = store
+            .get(Space::Manifests, &self.key, GetOptions::default())
+            .await?
+        else {
             return Err(refused.into());
         };
         let theirs = Manifest::decode(&body)?;
@@ -140,18 +274,14 @@ impl Base {
             // Ours too, from an earlier publication that looked like a failure: the next try builds upon it.
             return Err(refused.into());
         }
-        Err(CopyError::Claimed {
-            key: self.key.clone(),
-            other: theirs.identity().instance.iter().map(|byte| format!("{byte:02x}")).collect(),
-            generation: theirs.generation().0,
-        })
+        Err(claimed(&self.key, &theirs))
     }
 
     async fn load_nodes(&mut self, store: &Store, nodes: Vec<NodeRef>) -> Result<(), CopyError> {
         // A whole chunk list at once is more than the bound; it is emptied again after the publication.
         let loaded: Vec<(NodeId, Arc<Node>)> = stream::iter(nodes)
             .map(|reference| async move {
-                let raw = get_frame(store, reference.at, NODE_LEN_MAX_BYTES as usize).await?;
+                let raw = get_frame(store, reference.at, NODE_LEN_MAX_BYTES).await?;
                 let node = Node::decode(&reference, &raw).map_err(lost)?;
                 Ok::<_, CopyError>((reference.id, Arc::new(node)))
             })
@@ -168,7 +298,15 @@ pub(crate) async fn put_packs(store: &Store, packs: Vec<Pack>) -> Result<(), Cop
     stream::iter(packs)
         .map(|pack| async move {
             // Content-addressed: writing it again writes the same.
-            store.put(Space::Chunks, &pack_key(pack.id), Bytes::from(pack.body), Condition::None).await.map(drop)
+            store
+                .put(
+                    Space::Chunks,
+                    &pack_key(pack.id),
+                    Bytes::from(pack.body),
+                    Condition::None,
+                )
+                .await
+                .map(drop)
         })
         .buffer_unordered(REQUESTS_AT_ONCE)
         .try_collect::<()>()
@@ -176,11 +314,16 @@ pub(crate) async fn put_packs(store: &Store, packs: Vec<Pack>) -> Result<(), Cop
     Ok(())
 }
 
-async fn load_chunks(store: &Store, needed: Vec<(ChunkIndex, Entry)>) -> Result<Vec<(ChunkId, Bytes)>, CopyError> {
-    let frames = needed.into_iter().filter_map(|(_, entry)| match entry.stored {
-        Stored::Frame(frame) => Some((entry, frame)),
-        Stored::Zero => None,
-    });
+async fn load_chunks(
+    store: &Store,
+    needed: Vec<(ChunkIndex, Entry)>,
+) -> Result<Vec<(ChunkId, Bytes)>, CopyError> {
+    let frames = needed
+        .into_iter()
+        .filter_map(|(_, entry)| match entry.stored {
+            Stored::Frame(frame) => Some((entry, frame)),
+            Stored::Zero => None,
+        });
     stream::iter(frames)
         .map(|(entry, frame)| async move {
             let raw = get_frame(store, frame, CHUNK_LEN_BYTES as usize).await?;
@@ -192,22 +335,65 @@ async fn load_chunks(store: &Store, needed: Vec<(ChunkIndex, Entry)>) -> Result<
         .await
 }
 
-async fn get_frame(store: &Store, frame: FrameRef, raw_len_max: usize) -> Result<Vec<u8>, CopyError> {
+async fn get_frame(
+    store: &Store,
+    frame: FrameRef,
+    raw_len_max: usize,
+) -> Result<Vec<u8>, CopyError> {
     let range = u64::from(frame.offset)..u64::from(frame.offset) + u64::from(frame.len);
-    let body = match store.get(Space::Chunks, &pack_key(frame.pack), GetOptions::range(range)).await {
+    let body = match store
+        .get(
+            Space::Chunks,
+            &pack_key(frame.pack),
+            GetOptions::range(range),
+        )
+        .await
+    {
         Ok(Got::Object { body, .. }) => body,
         Ok(Got::NotModified) => Bytes::new(),
         Err(error) if error.is_not_found() => return Err(lost(error)),
         Err(error) => return Err(error.into()),
     };
-    decode_frame(&body, raw_len_max).map_err(|error| lost(format!("{} at {}: {error}", pack_key(frame.pack), frame.offset)))
+    decode_frame(&body, raw_len_max).map_err(|error| {
+        lost(format!(
+            "{} at {}: {error}",
+            pack_key(frame.pack),
+            frame.offset
+        ))
+    })
+}
+
+fn claimed(key: &str, theirs: &Manifest) -> CopyError {
+    CopyError::Claimed {
+        key: key.to_owned(),
+        other: theirs
+            .identity()
+            .instance
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect(),
+        generation: theirs.generation().0,
+    }
+}
+
+/// A hash of where the manifest of `identity` goes: what was published elsewhere says nothing about it.
+pub(crate) fn place(store: &Store, identity: &Identity) -> u64 {
+    let name = format!(
+        "{}\n{}",
+        store.describe(),
+        manifest_key(&identity.host, &identity.path)
+    );
+    let [a, b, c, d, e, f, g, h, ..] = ChunkId::of(name.as_bytes()).0;
+    u64::from_le_bytes([a, b, c, d, e, f, g, h])
 }
 
 fn lost(cause: impl std::fmt::Display) -> CopyError {
-    CopyError::BaseLost { cause: cause.to_string() }
+    CopyError::BaseLost {
+        cause: cause.to_string(),
+    }
 }
 
 fn generation_of(damaged: &[u8]) -> Generation {
-    let head = damaged.get(..HEAD_LEN_BYTES as usize).unwrap_or(damaged);
+    let head = damaged.get(..HEAD_LEN_BYTES).unwrap_or(damaged);
     Head::decode(head).map_or(Generation(0), |head| head.generation)
 }

@@ -9,8 +9,11 @@ use std::time::{Duration, Instant};
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use verneuil_dbfile::Pooled;
-use verneuil_format::{CHUNK_LEN_BYTES, ChunkId, Entry, Pack, PackBuilder, Stored, chunk_count, chunk_len};
-use verneuil_spool::CopierLock;
+use verneuil_format::{
+    CHUNK_LEN_BYTES, Change, ChunkId, ChunkIndex, Entry, NextState, Pack, PackBuilder, Stored,
+    chunk_count, chunk_len,
+};
+use verneuil_spool::{ChunkSet, CopierLock};
 use verneuil_store::Store;
 
 use crate::base::{Base, REQUESTS_AT_ONCE, put_packs};
@@ -36,6 +39,15 @@ impl Source {
     pub(crate) fn look(&self) -> Result<Result<Look, Blocked>, CopyError> {
         Look::take(&self.lock, &self.path, &self.file)
     }
+
+    /// `len` bytes of a chunk as they are now, whatever state that is; `None` if they can't be read.
+    pub(crate) fn chunk(&self, index: u32, len: u32) -> Option<Vec<u8>> {
+        let mut bytes = vec![0; len as usize];
+        self.file
+            .read_exact_at(&mut bytes, u64::from(index) * u64::from(CHUNK_LEN_BYTES))
+            .ok()?;
+        Some(bytes)
+    }
 }
 
 /// Which chunks are needed from the file. Cheap to clone.
@@ -60,15 +72,33 @@ impl Need {
             Self::All => (from..end).take(len_max).collect(),
             Self::Chunks(chunks) => {
                 let start = chunks.partition_point(|chunk| *chunk < from);
-                chunks[start..].iter().copied().take(len_max).take_while(|chunk| *chunk < end).collect()
+                chunks[start..]
+                    .iter()
+                    .copied()
+                    .take(len_max)
+                    .take_while(|chunk| *chunk < end)
+                    .collect()
             }
         }
     }
 }
 
+/// Chunks that catch-ups have uploaded and no manifest names yet. Outlives an attempt that comes to nothing: what is read again unchanged is not
+/// uploaded again.
+pub(crate) type Uploaded = BTreeMap<u32, Entry>;
+
+/// What is uploaded of a state that could not be published.
+pub(crate) fn uploaded_of(next: NextState) -> Uploaded {
+    let entry = |(index, change): (ChunkIndex, Change)| match change {
+        Change::Stored(entry) => Some((index.0, entry)),
+        Change::Bytes { .. } => None,
+    };
+    next.changes.into_iter().filter_map(entry).collect()
+}
+
 /// What a chunk of the file turned out to be.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Content {
+enum Content {
     /// The same as in the base manifest.
     AsBase,
     /// This, which is in the store.
@@ -78,7 +108,9 @@ pub(crate) enum Content {
 /// The chunks that were read.
 #[derive(Debug)]
 pub(crate) struct CaughtUp {
-    pub(crate) chunks: BTreeMap<u32, Content>,
+    pub(crate) read: ChunkSet,
+    /// Those of them that are not as in the base: they are in [`Uploaded`].
+    pub(crate) changed: ChunkSet,
     /// The file after the last slice.
     pub(crate) last: Look,
 }
@@ -103,8 +135,9 @@ pub(crate) async fn read(
     base: &mut Base,
     need: &Need,
     quiet: Option<Look>,
+    uploaded: &mut Uploaded,
 ) -> Result<Result<CaughtUp, Blocked>, CopyError> {
-    let mut caught = BTreeMap::new();
+    let (mut read, mut changed) = (ChunkSet::default(), ChunkSet::default());
     let mut uploads = FuturesUnordered::new();
     let mut pending = Packing::default();
     let mut slice_chunks = SLICE_CHUNKS_MAX;
@@ -115,26 +148,52 @@ pub(crate) async fn read(
             Err(blocked) => return Ok(Err(blocked)),
         };
         let indexes: Vec<u32> = slice.iter().map(|(index, _)| *index).collect();
-        let known = base.chunk_ids(store, &indexes).await?;
+        let ids = base.chunk_ids(store, &indexes).await?;
+        let known: Vec<Known> = indexes
+            .iter()
+            .zip(ids)
+            .map(|(index, base)| Known {
+                base,
+                uploaded: uploaded.get(index).copied(),
+            })
+            .collect();
         let slice_len = slice.len();
         let packed;
         (pending, packed) = blocking(move || pending.add(slice, &known)).await??;
         for (index, content) in packed.settled {
-            caught.insert(index, content);
+            read.insert(index);
+            if let Content::Stored(entry) = content {
+                changed.insert(index);
+                uploaded.insert(index, entry);
+            }
         }
         let is_end = slice_len == 0;
-        let full = if is_end { std::mem::take(&mut pending).finish().into_iter().collect() } else { packed.full };
+        let full = if is_end {
+            std::mem::take(&mut pending).finish().into_iter().collect()
+        } else {
+            packed.full
+        };
         for (pack, entries) in full {
             uploads.push(async move { put_packs(store, vec![pack]).await.map(|()| entries) });
         }
         while uploads.len() >= if is_end { 1 } else { REQUESTS_AT_ONCE } {
             match uploads.next().await {
-                Some(uploaded) => caught.extend(uploaded?.into_iter().map(|(index, entry)| (index, Content::Stored(entry)))),
+                Some(entries) => {
+                    for (index, entry) in entries? {
+                        read.insert(index);
+                        changed.insert(index);
+                        uploaded.insert(index, entry);
+                    }
+                }
                 None => break,
             }
         }
         if is_end {
-            return Ok(Ok(CaughtUp { chunks: caught, last }));
+            return Ok(Ok(CaughtUp {
+                read,
+                changed,
+                last,
+            }));
         }
         from = indexes.last().map_or(from, |last| last + 1);
         source.lock.beat();
@@ -152,13 +211,14 @@ async fn read_slice(
     let deadline = Instant::now() + SLICE_PATIENCE;
     loop {
         let (source, need, len_max) = (source.clone(), need.clone(), *slice_chunks);
-        let spoiled = match blocking(move || try_slice(&source, &need, from, len_max, quiet)).await?? {
-            Ok(slice) => {
-                *slice_chunks = (*slice_chunks * 2).min(SLICE_CHUNKS_MAX);
-                return Ok(Ok(slice));
-            }
-            Err(spoiled) => spoiled,
-        };
+        let spoiled =
+            match blocking(move || try_slice(&source, &need, from, len_max, quiet)).await?? {
+                Ok(slice) => {
+                    *slice_chunks = (*slice_chunks * 2).min(SLICE_CHUNKS_MAX);
+                    return Ok(Ok(slice));
+                }
+                Err(spoiled) => spoiled,
+            };
         let blocked = match spoiled {
             Spoiled::Blocked(Blocked::Writing) => Blocked::Writing,
             Spoiled::Blocked(blocked) => return Ok(Err(blocked)),
@@ -195,11 +255,16 @@ fn try_slice(
     let end = u32::try_from(chunk_count(before.len)).unwrap_or(u32::MAX);
     let mut slice = Vec::new();
     for index in need.batch(from, end, len_max) {
-        let mut bytes = vec![0; chunk_len(before.len, verneuil_format::ChunkIndex(index)) as usize];
-        match source.file.read_exact_at(&mut bytes, u64::from(index) * u64::from(CHUNK_LEN_BYTES)) {
+        let mut bytes = vec![0; chunk_len(before.len, ChunkIndex(index)) as usize];
+        match source
+            .file
+            .read_exact_at(&mut bytes, u64::from(index) * u64::from(CHUNK_LEN_BYTES))
+        {
             Ok(()) => slice.push((index, bytes)),
             // It was truncated under us: the next look says so.
-            Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => return Ok(Err(Spoiled::Changed)),
+            Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => {
+                return Ok(Err(Spoiled::Changed));
+            }
             Err(error) => return Err(CopyError::database(&source.path)(error)),
         }
     }
@@ -227,16 +292,40 @@ struct Packed {
     full: Vec<PackedEntries>,
 }
 
+/// What is known of a chunk before it is read.
+#[derive(Clone, Copy, Default)]
+struct Known {
+    /// Its id in the base.
+    base: Option<ChunkId>,
+    /// What an earlier attempt has uploaded of it.
+    uploaded: Option<Entry>,
+}
+
 impl Packing {
-    /// Hashes a slice; what the base does not have goes into the pack. `known` holds the base's ids.
-    fn add(mut self, slice: Vec<(u32, Vec<u8>)>, known: &[Option<ChunkId>]) -> Result<(Self, Packed), CopyError> {
-        let mut packed = Packed { settled: Vec::new(), full: Vec::new() };
+    /// Hashes a slice; what is not in the store goes into the pack.
+    fn add(
+        mut self,
+        slice: Vec<(u32, Vec<u8>)>,
+        known: &[Known],
+    ) -> Result<(Self, Packed), CopyError> {
+        let mut packed = Packed {
+            settled: Vec::new(),
+            full: Vec::new(),
+        };
         for ((index, bytes), known) in slice.into_iter().zip(known) {
             let id = ChunkId::of(&bytes);
-            if *known == Some(id) {
+            if known.base == Some(id) {
                 packed.settled.push((index, Content::AsBase));
+            } else if let Some(entry) = known.uploaded.filter(|entry| entry.id == id) {
+                packed.settled.push((index, Content::Stored(entry)));
             } else if bytes.iter().all(|byte| *byte == 0) {
-                packed.settled.push((index, Content::Stored(Entry { id, stored: Stored::Zero })));
+                packed.settled.push((
+                    index,
+                    Content::Stored(Entry {
+                        id,
+                        stored: Stored::Zero,
+                    }),
+                ));
             } else {
                 let mut builder = self.builder.take().unwrap_or_default();
                 self.slots.push((index, id, builder.push(&bytes)?));
@@ -255,7 +344,15 @@ impl Packing {
         let entries = self
             .slots
             .into_iter()
-            .filter_map(|(index, id, slot)| Some((index, Entry { id, stored: Stored::Frame(*pack.frames.get(slot)?) })))
+            .filter_map(|(index, id, slot)| {
+                Some((
+                    index,
+                    Entry {
+                        id,
+                        stored: Stored::Frame(*pack.frames.get(slot)?),
+                    },
+                ))
+            })
             .collect();
         Some((pack, entries))
     }
@@ -271,8 +368,11 @@ pub(crate) async fn upload_all(
     for slice in chunks.chunks(SLICE_CHUNKS_MAX) {
         let (slice, bytes) = (slice.to_vec(), bytes.clone());
         let packed = blocking(move || {
-            let known = vec![None; slice.len()];
-            let slice = slice.into_iter().map(|chunk| Ok((chunk, bytes(chunk)?))).collect::<Result<_, CopyError>>()?;
+            let known = vec![Known::default(); slice.len()];
+            let slice = slice
+                .into_iter()
+                .map(|chunk| Ok((chunk, bytes(chunk)?)))
+                .collect::<Result<_, CopyError>>()?;
             let (rest, mut packed) = Packing::default().add(slice, &known)?;
             packed.full.extend(rest.finish());
             Ok::<_, CopyError>(packed)
@@ -292,6 +392,10 @@ pub(crate) async fn upload_all(
 }
 
 /// Runs what reads, hashes or compresses on a thread that may block.
-pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, CopyError> {
-    tokio::task::spawn_blocking(work).await.map_err(|error| CopyError::Worker(error.to_string()))
+pub(crate) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, CopyError> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|error| CopyError::Worker(error.to_string()))
 }

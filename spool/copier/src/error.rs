@@ -26,7 +26,9 @@ pub enum CopyError {
         source: Arc<io::Error>,
     },
     /// A limit of the format.
-    #[error("cannot describe the database: {0}; this is a limit of the format or damage in the store")]
+    #[error(
+        "cannot describe the database: {0}; this is a limit of the format or damage in the store"
+    )]
     Format(#[from] FormatError),
     /// An object that the last manifest refers to is missing or damaged. The next try uploads the database afresh.
     #[error("the store's last manifest can't be built upon: {cause}; everything is uploaded again")]
@@ -54,7 +56,10 @@ pub enum CopyError {
 impl CopyError {
     /// For `map_err`: the database file at `path` can't be read.
     pub(crate) fn database(path: &Path) -> impl Fn(io::Error) -> Self {
-        move |source| Self::Database { path: path.to_owned(), source: Arc::new(source) }
+        move |source| Self::Database {
+            path: path.to_owned(),
+            source: Arc::new(source),
+        }
     }
 }
 
@@ -79,7 +84,9 @@ pub enum Blocked {
     #[error("it changes faster than it can be read: try again when its writers leave a gap")]
     Moving,
     /// The database is in WAL mode.
-    #[error("it is in WAL mode, which is not replicated: PRAGMA journal_mode=DELETE makes it replicable")]
+    #[error(
+        "it is in WAL mode, which is not replicated: PRAGMA journal_mode=DELETE makes it replicable"
+    )]
     Wal,
 }
 
@@ -114,7 +121,9 @@ pub enum FlushError {
 impl From<&CopyError> for FlushError {
     fn from(error: &CopyError) -> Self {
         match error {
-            CopyError::Database { source, .. } if source.kind() == io::ErrorKind::NotFound => Self::Gone,
+            CopyError::Database { source, .. } if source.kind() == io::ErrorKind::NotFound => {
+                Self::Gone
+            }
             other => Self::Failed(other.clone()),
         }
     }

@@ -4,15 +4,17 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use nix::fcntl::OFlag;
 use tokio::time::{Instant, sleep};
 use verneuil_config::Config;
+use verneuil_dbfile::LockBytes;
 use verneuil_spool::{Database, Progress, Spool, SpoolError};
 
 use crate::error::FlushError;
 use crate::service::Copier;
 
-/// How long a flush waits for writers to get out of the way, or for another copier to make progress.
-pub(crate) const FLUSH_PATIENCE: Duration = Duration::from_secs(30);
+/// How long a flush waits for another copier to make progress.
+const FLUSH_PATIENCE: Duration = Duration::from_secs(30);
 /// Pause between two looks at another copier's progress.
 const PROGRESS_PERIOD: Duration = Duration::from_millis(20);
 /// Databases of a spool that are flushed at the same time.
@@ -29,35 +31,66 @@ pub(crate) enum Other {
 /// Waits until whoever holds the copier's lock has published what is pending now.
 pub(crate) async fn wait_for_other_copier(db: &Arc<Database>) -> Result<Other, FlushError> {
     let began_at = SystemTime::now();
-    let progress = || db.progress().map_err(|error| FlushError::Unreplicated(error.to_string()));
-    let Some(first) = progress()? else { return Ok(Other::Left) };
+    let progress = || {
+        db.progress()
+            .map_err(|error| FlushError::Unreplicated(error.to_string()))
+    };
+    let Some(first) = progress()? else {
+        return Ok(Other::Left);
+    };
+    let counter = change_counter(db.path()).or(first.published_cc);
     let (mut last, mut moved_at) = (first, Instant::now());
     loop {
         sleep(PROGRESS_PERIOD).await;
         if let Ok(Some(_)) = db.lock_copier() {
             return Ok(Other::Left);
         }
-        let Some(now) = progress()? else { return Ok(Other::Left) };
-        if holds_nothing_of(&first, &now) {
+        let Some(now) = progress()? else {
+            return Ok(Other::Left);
+        };
+        if holds_nothing_of(&first, &now, counter) {
             return Ok(Other::Published);
         }
         if now != last {
             (last, moved_at) = (now, Instant::now());
         }
-        let renewed = db.last_error().filter(|(at, _)| *at > began_at).map(|(_, text)| text);
+        let renewed = db
+            .last_error()
+            .filter(|(at, _)| *at > began_at)
+            .map(|(_, text)| text);
         if renewed.is_some() || moved_at.elapsed() > FLUSH_PATIENCE {
-            return Err(FlushError::OtherCopier { waited_s: began_at.elapsed().map_or(0, |waited| waited.as_secs()), last_error: renewed });
+            return Err(FlushError::OtherCopier {
+                waited_s: began_at.elapsed().map_or(0, |waited| waited.as_secs()),
+                last_error: renewed,
+            });
         }
     }
 }
 
+/// The database's change counter, if nobody is about to change it.
+fn change_counter(path: &Path) -> Option<u32> {
+    let file = verneuil_dbfile::open(path, OFlag::O_RDONLY, 0).ok()?;
+    let header = verneuil_dbfile::read_header(&file).ok()?;
+    let locks = verneuil_dbfile::probe_locks(&*file, LockBytes::default()).ok()?;
+    (!locks.pending_or_exclusive()).then_some(header.change_counter)
+}
+
 /// Whether all that was committed at `then` has left the spool by `now`.
-fn holds_nothing_of(then: &Progress, now: &Progress) -> bool {
+fn holds_nothing_of(then: &Progress, now: &Progress, counter: Option<u32>) -> bool {
     // The log of that time is gone: published, or handed to the chunks in flight, which must be gone too.
-    let is_log_gone = now.sealed.is_none() && (now.head.generation > then.head.generation || now.head.len_bytes == 0);
+    let is_log_gone = now
+        .sealed
+        .is_none_or(|sealed| sealed > then.head.generation)
+        && (now.head.generation > then.head.generation || now.head.len_bytes == 0);
     let is_settled = !now.todo && now.inflight == Some(0);
-    let is_leftover = now.dirty && now.epoch % 2 == 1 && now.epoch == then.epoch && now.settled_epoch != now.epoch;
-    is_log_gone && is_settled && !is_leftover
+    let is_leftover = now.dirty
+        && now.epoch % 2 == 1
+        && now.epoch == then.epoch
+        && now.settled_epoch != now.epoch;
+    // Nobody of ours has committed this: a foreign commit that the copier has yet to notice.
+    let is_foreign =
+        counter != now.published_cc && now.epoch == then.epoch && now.epoch.is_multiple_of(2);
+    is_log_gone && is_settled && !is_leftover && !is_foreign
 }
 
 /// What became of one database of a spool.
@@ -91,7 +124,10 @@ pub fn flush_spool(dir: &Path, config: &Config) -> Result<SpoolFlush, SpoolError
     let spool = Spool::at(dir);
     let contents = spool.contents()?;
     let copier = Copier::new(&config.copier, &config.targets);
-    let mut flush = SpoolFlush { other_boots: contents.other_boots, ..SpoolFlush::default() };
+    let mut flush = SpoolFlush {
+        other_boots: contents.other_boots,
+        ..SpoolFlush::default()
+    };
     let mut databases = Vec::new();
     for folder in contents.folders {
         match Database::open_existing(&spool, &folder) {
@@ -100,7 +136,11 @@ pub fn flush_spool(dir: &Path, config: &Config) -> Result<SpoolFlush, SpoolError
         }
     }
     let next = std::sync::Mutex::new(databases.into_iter());
-    let next_database = || next.lock().unwrap_or_else(std::sync::PoisonError::into_inner).next();
+    let next_database = || {
+        next.lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+            .next()
+    };
     std::thread::scope(|scope| {
         let flushers: Vec<_> = (0..FLUSHING_MAX)
             .map(|_| {
@@ -108,7 +148,11 @@ pub fn flush_spool(dir: &Path, config: &Config) -> Result<SpoolFlush, SpoolError
                     let mut done = Vec::new();
                     while let Some(db) = next_database() {
                         let result = copier.flush(&db);
-                        done.push(Flushed { path: db.path().to_owned(), hostname: db.info().hostname.clone(), result });
+                        done.push(Flushed {
+                            path: db.path().to_owned(),
+                            hostname: db.info().hostname.clone(),
+                            result,
+                        });
                     }
                     done
                 })

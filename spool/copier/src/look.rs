@@ -26,7 +26,11 @@ impl Look {
     ///
     /// The values are read before the locks: a writer that comes in between is seen by its lock, one that has come and gone by the next
     /// look's values.
-    pub(crate) fn take(lock: &CopierLock, path: &Path, file: &File) -> Result<Result<Self, Blocked>, CopyError> {
+    pub(crate) fn take(
+        lock: &CopierLock,
+        path: &Path,
+        file: &File,
+    ) -> Result<Result<Self, Blocked>, CopyError> {
         let failed = CopyError::database(path);
         let epoch = lock.epoch();
         fence(Ordering::SeqCst);
@@ -36,8 +40,14 @@ impl Look {
             epoch,
             header,
             len: metadata.len(),
-            mtime_ns: metadata.mtime().saturating_mul(1_000_000_000).saturating_add(metadata.mtime_nsec()),
-            ctime_ns: metadata.ctime().saturating_mul(1_000_000_000).saturating_add(metadata.ctime_nsec()),
+            mtime_ns: metadata
+                .mtime()
+                .saturating_mul(1_000_000_000)
+                .saturating_add(metadata.mtime_nsec()),
+            ctime_ns: metadata
+                .ctime()
+                .saturating_mul(1_000_000_000)
+                .saturating_add(metadata.ctime_nsec()),
         };
         Ok(match obstacle(path, file).map_err(&failed)? {
             Some(blocked) => Err(blocked),
@@ -48,14 +58,18 @@ impl Look {
 
     /// Whether nothing was written between the two looks: same epoch, counter, length and modification time.
     pub(crate) fn same_state(&self, other: &Self) -> bool {
-        (self.epoch, self.header, self.len, self.mtime_ns) == (other.epoch, other.header, other.len, other.mtime_ns)
+        (self.epoch, self.header, self.len, self.mtime_ns)
+            == (other.epoch, other.header, other.len, other.mtime_ns)
     }
 
     /// Whether the next write is sure to change the modification time: the clock by which the kernel stamps files, which ticks every 1 to
     /// 10 ms, has moved on since. (A time in the future, after the clock stepped back, is as good as an old one.)
     pub(crate) fn is_settled(&self) -> bool {
         clock_gettime(ClockId::CLOCK_REALTIME_COARSE).is_ok_and(|now| {
-            let now_ns = now.tv_sec().saturating_mul(1_000_000_000).saturating_add(now.tv_nsec());
+            let now_ns = now
+                .tv_sec()
+                .saturating_mul(1_000_000_000)
+                .saturating_add(now.tv_nsec());
             now_ns > self.mtime_ns || self.mtime_ns - now_ns > 1_000_000_000
         })
     }

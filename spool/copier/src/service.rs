@@ -2,7 +2,7 @@
 //!
 //! A task holds the database's copier lock only while something is pending, so that `verneuilctl flush` and other processes get their turn.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
@@ -11,7 +11,7 @@ use nix::sys::signal::SigSet;
 use tokio::runtime::{Builder, Handle};
 use tokio::sync::{Notify, Semaphore, mpsc, oneshot};
 use verneuil_config::{CopierConfig, EXPLICIT_BURST, EXPLICIT_REQUESTS_PER_SECOND, TargetConfig};
-use verneuil_spool::Database;
+use verneuil_spool::{Database, Spool};
 use verneuil_store::{Pacer, Store, StoreError};
 
 use crate::error::FlushError;
@@ -49,6 +49,8 @@ pub(crate) struct Shared {
     pub(crate) publishing: Semaphore,
     served: Mutex<HashMap<std::path::PathBuf, Served>>,
     stores: tokio::sync::Mutex<HashMap<String, Store>>,
+    /// Spools that this copier has met.
+    spools: Mutex<HashSet<Spool>>,
     explicit: Arc<Pacer>,
 }
 
@@ -67,9 +69,13 @@ impl Copier {
             publishing: Semaphore::new(PUBLISHING_MAX),
             served: Mutex::default(),
             stores: tokio::sync::Mutex::default(),
+            spools: Mutex::default(),
             explicit: Arc::new(Pacer::new(EXPLICIT_REQUESTS_PER_SECOND, EXPLICIT_BURST)),
         };
-        Self { shared: Arc::new(shared), threads: OnceLock::new() }
+        Self {
+            shared: Arc::new(shared),
+            threads: OnceLock::new(),
+        }
     }
 
     /// Ships what is and will be committed to `db`, until the application has closed it and all of it is in the store.
@@ -95,8 +101,17 @@ impl Copier {
             known.database = Arc::downgrade(db);
         } else {
             let (requests, inbox) = mpsc::unbounded_channel();
-            served.insert(db.path().to_owned(), Served { database: Arc::downgrade(db), wake: wake.clone(), requests });
-            threads.handle.spawn(Task::new(self.shared.clone(), db, wake.clone()).run(inbox));
+            served.insert(
+                db.path().to_owned(),
+                Served {
+                    database: Arc::downgrade(db),
+                    wake: wake.clone(),
+                    requests,
+                },
+            );
+            threads
+                .handle
+                .spawn(Task::new(self.shared.clone(), db, wake.clone()).run(inbox));
         }
         // What was committed before the waker was there.
         wake.notify_one();
@@ -108,8 +123,10 @@ impl Copier {
     /// # Errors
     /// Says what is left and why. What is committed stays in the spool and is tried again.
     pub fn flush(&self, db: &Arc<Database>) -> Result<(), FlushError> {
-        if let Some(trouble) = db.trouble() {
-            return Err(FlushError::Unreplicated(trouble));
+        if self.shared.targets(db).is_empty() {
+            return Err(FlushError::Unreplicated(
+                "no replication target is configured".to_owned(),
+            ));
         }
         self.serve(db)?;
         let (answer, reply): (_, Receiver<_>) = sync_channel(1);
@@ -117,11 +134,18 @@ impl Copier {
             // A task that has just ended drops the request: the reply says so.
             drop(served.requests.send(FlushRequest { answer }));
         }
-        reply.recv().unwrap_or_else(|_| Err(FlushError::Stopped("its task has ended; try again".to_owned())))
+        reply.recv().unwrap_or_else(|_| {
+            Err(FlushError::Stopped(
+                "its task has ended; try again".to_owned(),
+            ))
+        })
     }
 
     fn threads(&self) -> Result<&Threads, FlushError> {
-        self.threads.get_or_init(start_threads).as_ref().map_err(|error| FlushError::Stopped(error.clone()))
+        self.threads
+            .get_or_init(start_threads)
+            .as_ref()
+            .map_err(|error| FlushError::Stopped(error.clone()))
     }
 }
 
@@ -138,7 +162,9 @@ impl Shared {
     /// Ends the service of `path`, unless the application has opened it again.
     pub(crate) fn leave(&self, path: &std::path::Path) -> bool {
         let mut served = self.served();
-        let is_closed = served.get(path).is_none_or(|entry| entry.database.strong_count() == 0);
+        let is_closed = served
+            .get(path)
+            .is_none_or(|entry| entry.database.strong_count() == 0);
         if is_closed {
             served.remove(path);
         }
@@ -146,7 +172,11 @@ impl Shared {
     }
 
     /// The store of `target`: under the background's limit, or the one for explicit work.
-    pub(crate) async fn store(&self, target: &TargetConfig, is_explicit: bool) -> Result<Store, StoreError> {
+    pub(crate) async fn store(
+        &self,
+        target: &TargetConfig,
+        is_explicit: bool,
+    ) -> Result<Store, StoreError> {
         let name = format!("{target:?}");
         let mut stores = self.stores.lock().await;
         let store = match stores.get(&name) {
@@ -158,12 +188,26 @@ impl Shared {
                 store
             }
         };
-        Ok(if is_explicit { store.with_pacer(self.explicit.clone()) } else { store })
+        Ok(if is_explicit {
+            store.with_pacer(self.explicit.clone())
+        } else {
+            store
+        })
+    }
+
+    /// Whether nobody has asked this of `spool` before.
+    pub(crate) fn is_first_of(&self, spool: &Spool) -> bool {
+        let mut spools = self.spools.lock().unwrap_or_else(PoisonError::into_inner);
+        spools.insert(spool.clone())
     }
 
     /// Where `db` is replicated to.
     pub(crate) fn targets(&self, db: &Database) -> Vec<TargetConfig> {
-        if self.targets.is_empty() { db.info().targets.clone() } else { self.targets.clone() }
+        if self.targets.is_empty() {
+            db.info().targets.clone()
+        } else {
+            self.targets.clone()
+        }
     }
 
     /// Shortest time between two manifests of one database.
@@ -178,14 +222,17 @@ fn start_threads() -> Result<Threads, String> {
     let (started, start) = sync_channel(1);
     let body = move || {
         // A thread that can't block signals must not run beside somebody else's handlers.
-        let runtime = SigSet::all().thread_block().map_err(std::io::Error::from).and_then(|()| {
-            Builder::new_multi_thread()
-                .worker_threads(NETWORK_THREADS)
-                .max_blocking_threads(WORK_THREADS_MAX)
-                .thread_name("verneuil-copier")
-                .enable_all()
-                .build()
-        });
+        let runtime = SigSet::all()
+            .thread_block()
+            .map_err(std::io::Error::from)
+            .and_then(|()| {
+                Builder::new_multi_thread()
+                    .worker_threads(NETWORK_THREADS)
+                    .max_blocking_threads(WORK_THREADS_MAX)
+                    .thread_name("verneuil-copier")
+                    .enable_all()
+                    .build()
+            });
         match runtime {
             Ok(runtime) => {
                 drop(started.send(Ok(runtime.handle().clone())));
@@ -196,7 +243,15 @@ fn start_threads() -> Result<Threads, String> {
             Err(error) => drop(started.send(Err(error.to_string()))),
         }
     };
-    std::thread::Builder::new().name("verneuil-copier".to_owned()).spawn(body).map_err(|error| error.to_string())?;
-    let handle = start.recv().unwrap_or_else(|_| Err("its thread ended".to_owned()))?;
-    Ok(Threads { handle, _stop: stop })
+    std::thread::Builder::new()
+        .name("verneuil-copier".to_owned())
+        .spawn(body)
+        .map_err(|error| error.to_string())?;
+    let handle = start
+        .recv()
+        .unwrap_or_else(|_| Err("its thread ended".to_owned()))?;
+    Ok(Threads {
+        handle,
+        _stop: stop,
+    })
 }

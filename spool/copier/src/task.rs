@@ -10,7 +10,7 @@ use verneuil_format::Identity;
 use verneuil_spool::{Database, DatabaseInfo, Spool};
 
 use crate::error::{Blocked, CopyError, FlushError};
-use crate::flush::{self, FLUSH_PATIENCE};
+use crate::flush;
 use crate::pass::{Outcome, Parked, Pass};
 use crate::service::{FlushRequest, Shared};
 
@@ -21,6 +21,8 @@ const POLL_PERIOD: Duration = Duration::from_secs(5);
 const BACKOFF_FIRST: Duration = Duration::from_secs(1);
 /// Longest pause after failures: what a store that comes back may have to wait for.
 const BACKOFF_MAX: Duration = Duration::from_secs(30);
+/// How long a flush waits for a writer to end its transaction. Whoever asks from within one would wait for himself.
+const FLUSH_BLOCKED_PATIENCE: Duration = Duration::from_secs(10);
 /// Pause when a writer or another copier is in the way.
 const BLOCKED_PAUSE: Duration = Duration::from_millis(250);
 
@@ -42,6 +44,7 @@ pub(crate) struct Task {
     failures: u32,
     /// The last failure that was logged: the same one is not logged again and again.
     complaint: Option<String>,
+    has_succeeded: bool,
 }
 
 impl Task {
@@ -55,12 +58,17 @@ impl Task {
             parked: None,
             failures: 0,
             complaint: None,
+            has_succeeded: false,
         }
     }
 
     /// Serves the database until the application has closed it and nothing is pending.
     pub(crate) async fn run(mut self, mut inbox: mpsc::UnboundedReceiver<FlushRequest>) {
         let mut next_try = Instant::now() + POLL_PERIOD;
+        if self.shared.is_first_of(&self.spool) {
+            let spool = self.spool.clone();
+            tokio::task::spawn_blocking(move || spool.remove_other_boots());
+        }
         loop {
             // Woken by a commit, a request, or the clock.
             let request = tokio::select! {
@@ -69,7 +77,8 @@ impl Task {
                     Some(request) => Some(request),
                     None => return,
                 },
-                () = self.wake.notified() => None,
+                // While the store is away, the clock decides: a commit is no reason to ask it again.
+                () = self.wake.notified(), if self.failures == 0 => None,
                 () = sleep_until(next_try) => None,
             };
             let request = match request {
@@ -90,14 +99,19 @@ impl Task {
             if matches!(tried, Tried::Outcome(Outcome::Published)) {
                 // There may be more; the interval holds it back.
                 self.wake.notify_one();
-            } else if matches!(tried, Tried::Outcome(Outcome::Idle)) && self.shared.leave(&self.path) {
+            } else if matches!(tried, Tried::Outcome(Outcome::Idle))
+                && self.shared.leave(&self.path)
+            {
                 return;
             }
         }
     }
 
     /// The first commit after a pause goes out at once; otherwise waits until the interval is over, unless somebody asks for a flush.
-    async fn hold_back(&self, inbox: &mut mpsc::UnboundedReceiver<FlushRequest>) -> Option<FlushRequest> {
+    async fn hold_back(
+        &self,
+        inbox: &mut mpsc::UnboundedReceiver<FlushRequest>,
+    ) -> Option<FlushRequest> {
         let published_at = self.parked.as_ref().and_then(Parked::published_at)?;
         let due = Instant::from_std(published_at) + self.shared.interval();
         timeout_at(due, inbox.recv()).await.ok().flatten()
@@ -105,14 +119,17 @@ impl Task {
 
     fn pause_after(&mut self, tried: &Tried) -> Duration {
         match tried {
-            Tried::Outcome(Outcome::Blocked(Blocked::Writing | Blocked::Moving)) | Tried::Elsewhere => BLOCKED_PAUSE,
+            Tried::Outcome(Outcome::Blocked(Blocked::Writing | Blocked::Moving))
+            | Tried::Elsewhere => BLOCKED_PAUSE,
             Tried::Outcome(_) => {
                 self.failures = 0;
                 POLL_PERIOD
             }
             Tried::Failed(_) => {
                 self.failures = self.failures.saturating_add(1);
-                let limit = BACKOFF_FIRST.saturating_mul(1 << (self.failures - 1).min(8)).min(BACKOFF_MAX);
+                let limit = BACKOFF_FIRST
+                    .saturating_mul(1 << (self.failures - 1).min(8))
+                    .min(BACKOFF_MAX);
                 // Half of it at least, so that a store that is away is not hammered.
                 limit / 2 + limit.mul_f64(fastrand::f64() / 2.0)
             }
@@ -121,7 +138,9 @@ impl Task {
 
     /// One turn: takes the copier's lock, advances as far as possible, leaves the lock.
     async fn attempt(&mut self, db: &Arc<Database>, is_explicit: bool) -> Tried {
-        let Some(target) = self.shared.targets(db).into_iter().next() else { return Tried::Outcome(Outcome::Idle) };
+        let Some(target) = self.shared.targets(db).into_iter().next() else {
+            return Tried::Outcome(Outcome::Idle);
+        };
         // Never closed, so that acquiring can't fail.
         let shared = self.shared.clone();
         let _permit = shared.publishing.acquire().await;
@@ -135,12 +154,20 @@ impl Task {
             Ok(store) => store,
             Err(error) => return self.failed(error.into()),
         };
-        let mut pass = Pass::new(db.clone(), lock, identity, self.shared.interval(), self.parked.take());
+        let mut pass = Pass::new(
+            db.clone(),
+            lock,
+            identity,
+            self.shared.interval(),
+            self.parked.take(),
+        );
         let result = pass.advance(&store).await;
         let tried = match result {
             Ok(outcome) => {
-                if self.complaint.take().is_some() {
+                if self.complaint.take().is_some() || !self.has_succeeded {
+                    // Also one that a dead copier has left.
                     pass.note_error(None);
+                    self.has_succeeded = true;
                 }
                 Tried::Outcome(outcome)
             }
@@ -162,22 +189,35 @@ impl Task {
         Tried::Failed(error)
     }
 
+    /// Until nothing is pending. One publication alone doesn't say so: a dead writer's leftovers and foreign commits are seen when the log is
+    /// empty. A second one does, for whoever has committed in between has looked for both before it began to write.
     async fn flush(&mut self, db: &Arc<Database>, request: &FlushRequest) -> Tried {
-        let deadline = Instant::now() + FLUSH_PATIENCE;
+        let deadline = Instant::now() + FLUSH_BLOCKED_PATIENCE;
+        let mut published = 0;
         loop {
             let tried = self.attempt(db, true).await;
             let answer = match &tried {
+                Tried::Outcome(Outcome::Published) if published == 0 => {
+                    published += 1;
+                    continue;
+                }
                 Tried::Outcome(Outcome::Idle | Outcome::Published) => Ok(()),
-                Tried::Outcome(Outcome::Blocked(Blocked::Writing | Blocked::Moving)) if Instant::now() < deadline => {
+                Tried::Outcome(Outcome::Blocked(Blocked::Writing | Blocked::Moving))
+                    if Instant::now() < deadline =>
+                {
                     tokio::time::sleep(BLOCKED_PAUSE).await;
                     continue;
                 }
                 Tried::Outcome(Outcome::Blocked(blocked)) => Err(FlushError::Blocked(*blocked)),
-                Tried::Elsewhere => match flush::wait_for_other_copier(db).await {
-                    Ok(flush::Other::Published) => Ok(()),
+                Tried::Elsewhere => match (flush::wait_for_other_copier(db).await, db.trouble()) {
+                    (Ok(flush::Other::Published), _) => Ok(()),
+                    // Nobody can have the lock: there is no spool.
+                    (Ok(flush::Other::Left), Some(trouble)) => {
+                        Err(FlushError::Unreplicated(trouble))
+                    }
                     // It has left the lock with something pending: it is ours now.
-                    Ok(flush::Other::Left) => continue,
-                    Err(error) => Err(error),
+                    (Ok(flush::Other::Left), None) => continue,
+                    (Err(error), _) => Err(error),
                 },
                 Tried::Failed(error) => Err(error.into()),
             };

@@ -64,7 +64,9 @@ pub async fn json(snapshot: &Snapshot) -> Result<Vec<u8>, Failure> {
     let parts = (0..manifest.chunk_count()).step_by(PART_CHUNKS);
     let chunks: Vec<Vec<Chunk>> = stream::iter(parts)
         .map(|start| async move {
-            let end = manifest.chunk_count().min(start.saturating_add(PART_CHUNKS as u32));
+            let end = manifest
+                .chunk_count()
+                .min(start.saturating_add(PART_CHUNKS as u32));
             let views = snapshot.views(start..end).await?;
             Ok::<_, ReplicaError>(views.iter().map(chunk).collect())
         })
@@ -75,7 +77,11 @@ pub async fn json(snapshot: &Snapshot) -> Result<Vec<u8>, Failure> {
         host: identity.host.clone(),
         path: printable(&identity.path),
         software_version: identity.software_version.clone(),
-        instance: identity.instance.iter().map(|byte| format!("{byte:02x}")).collect(),
+        instance: identity
+            .instance
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect(),
         generation: manifest.generation().0,
         length_bytes: manifest.file_len(),
         commit_time: time::utc(source.taken_ns),
@@ -108,7 +114,11 @@ fn chunk(view: &ChunkView<'_>) -> Chunk {
         },
         patch: view.patch.map(|patch| Patch {
             stored_id: view.entry.id.to_hex(),
-            ranges: patch.ranges.iter().map(|range| (range.offset, range.bytes.len())).collect(),
+            ranges: patch
+                .ranges
+                .iter()
+                .map(|range| (range.offset, range.bytes.len()))
+                .collect(),
         }),
     }
 }

@@ -57,7 +57,11 @@ impl Failure {
 
 impl From<ReplicaError> for Failure {
     fn from(error: ReplicaError) -> Self {
-        if error.is_broken_pipe() { Self::BrokenPipe } else { Self::Failed(error.to_string()) }
+        if error.is_broken_pipe() {
+            Self::BrokenPipe
+        } else {
+            Self::Failed(error.to_string())
+        }
     }
 }
 

@@ -20,7 +20,9 @@ pub fn watch() -> Result<Interrupted, Failure> {
     for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
         signals.add(signal);
     }
-    let failed = |error: &dyn std::fmt::Display| Failure::Failed(format!("cannot wait for signals: {error}"));
+    let failed = |error: &dyn std::fmt::Display| {
+        Failure::Failed(format!("cannot wait for signals: {error}"))
+    };
     signals.thread_block().map_err(|error| failed(&error))?;
     let (sender, receiver) = oneshot::channel();
     std::thread::Builder::new()

@@ -12,7 +12,9 @@ use crate::failure::Failure;
 /// Prints one line.
 pub fn line(text: &str) -> Result<(), Failure> {
     let mut stdout = io::stdout().lock();
-    writeln!(stdout, "{text}").and_then(|()| stdout.flush()).map_err(Failure::stdout)
+    writeln!(stdout, "{text}")
+        .and_then(|()| stdout.flush())
+        .map_err(Failure::stdout)
 }
 
 /// Prints a value as JSON, on lines of its own.
@@ -32,7 +34,10 @@ pub fn report(text: &str) {
 /// Prints text that ends in a newline.
 pub fn text(text: &[u8]) -> Result<(), Failure> {
     let mut stdout = io::stdout().lock();
-    stdout.write_all(text).and_then(|()| stdout.flush()).map_err(Failure::stdout)
+    stdout
+        .write_all(text)
+        .and_then(|()| stdout.flush())
+        .map_err(Failure::stdout)
 }
 
 /// Prints bytes that are not text, unless they would end up on a screen.
@@ -45,7 +50,8 @@ pub fn bytes(bytes: &[u8]) -> Result<(), Failure> {
 pub fn refuse_terminal() -> Result<(), Failure> {
     if io::stdout().is_terminal() {
         return Err(Failure::Usage(
-            "the result is binary, and standard output is a terminal; give -o OUT, or redirect it".to_owned(),
+            "the result is binary, and standard output is a terminal; give -o OUT, or redirect it"
+                .to_owned(),
         ));
     }
     Ok(())
@@ -54,7 +60,10 @@ pub fn refuse_terminal() -> Result<(), Failure> {
 /// Writes a small file whole: a temp file beside it, then a rename.
 pub fn file(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
     let failed = |error: io::Error| {
-        Failure::Failed(format!("cannot write {}: {error}; check the path and its permissions", path.display()))
+        Failure::Failed(format!(
+            "cannot write {}: {error}; check the path and its permissions",
+            path.display()
+        ))
     };
     // A device or a pipe can't be renamed over.
     if std::fs::metadata(path).is_ok_and(|meta| !meta.is_file()) {
@@ -64,7 +73,10 @@ pub fn file(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
     };
-    let mut temp = tempfile::Builder::new().prefix(".verneuilctl-").tempfile_in(directory).map_err(failed)?;
+    let mut temp = tempfile::Builder::new()
+        .prefix(".verneuilctl-")
+        .tempfile_in(directory)
+        .map_err(failed)?;
     temp.write_all(bytes)
         .and_then(|()| temp.as_file().sync_all())
         .map_err(failed)?;

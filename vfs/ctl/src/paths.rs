@@ -47,7 +47,9 @@ mod tests {
     #[test]
     fn links_are_resolved_as_far_as_they_exist() {
         let dir = tempfile::tempdir().expect("tempdir");
-        let real = std::fs::canonicalize(dir.path()).expect("canonical").join("real");
+        let real = std::fs::canonicalize(dir.path())
+            .expect("canonical")
+            .join("real");
         std::fs::create_dir(&real).expect("mkdir");
         let link = dir.path().join("link");
         std::os::unix::fs::symlink(&real, &link).expect("symlink");
@@ -56,9 +58,16 @@ mod tests {
         let canonical = |path: &Path| canonical(path).expect("absolute");
         let expect = |name: &str| bytes(real.join(name));
         assert_eq!(canonical(&link.join("a.db")), expect("a.db"));
-        assert_eq!(canonical(&link.join("b.db")), expect("a.db"), "the file's own link too");
+        assert_eq!(
+            canonical(&link.join("b.db")),
+            expect("a.db"),
+            "the file's own link too"
+        );
         assert_eq!(canonical(&link.join("gone.db")), expect("gone.db"));
-        assert_eq!(canonical(Path::new("/no/such/../dir/./x.db")), b"/no/dir/x.db");
+        assert_eq!(
+            canonical(Path::new("/no/such/../dir/./x.db")),
+            b"/no/dir/x.db"
+        );
     }
 
     #[test]

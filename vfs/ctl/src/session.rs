@@ -32,7 +32,9 @@ impl Database {
     /// The database at `path` on the host that was named, with the path as the source would have it.
     pub fn find(config: &Config, host: &Host, path: &Path) -> Result<Self, Failure> {
         if path.as_os_str().is_empty() {
-            return Err(Failure::Usage("the path of the database is empty".to_owned()));
+            return Err(Failure::Usage(
+                "the path of the database is empty".to_owned(),
+            ));
         }
         let host = match &host.hostname {
             Some(host) if host.is_empty() => {
@@ -43,8 +45,14 @@ impl Database {
         };
         // Symbolic links of this machine say nothing about another one.
         let is_here = config.host_name().is_ok_and(|here| here == host);
-        let path = if is_here { paths::canonical(path) } else { paths::absolute(path) };
-        let path = path.map_err(|error| Failure::Failed(format!("cannot make {} absolute: {error}", path.display())))?;
+        let path = if is_here {
+            paths::canonical(path)
+        } else {
+            paths::absolute(path)
+        };
+        let path = path.map_err(|error| {
+            Failure::Failed(format!("cannot make {} absolute: {error}", path.display()))
+        })?;
         let key = verneuil_format::manifest_key(&host, &path);
         Ok(Self { host, path, key })
     }
@@ -69,7 +77,11 @@ pub fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
     tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
-        .map_err(|error| Failure::Failed(format!("cannot start threads: {error}; check the limits of this user")))
+        .map_err(|error| {
+            Failure::Failed(format!(
+                "cannot start threads: {error}; check the limits of this user"
+            ))
+        })
 }
 
 /// Opens the configured stores. Inside of [`runtime`].
@@ -95,5 +107,6 @@ pub async fn client(config: &Config) -> Result<Client, Failure> {
 
 /// Where `-o` points: `None` is standard output.
 pub fn out_file(out: Option<&PathBuf>) -> Option<&Path> {
-    out.map(PathBuf::as_path).filter(|path| *path != Path::new("-"))
+    out.map(PathBuf::as_path)
+        .filter(|path| *path != Path::new("-"))
 }

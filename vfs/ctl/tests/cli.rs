@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 use verneuil_format::{
-    Change, ChunkIndex, Identity, Manifest, NextState, PatchBudget, SourceState, Written, manifest_key, pack_key,
+    Change, ChunkIndex, Identity, Manifest, NextState, PatchBudget, SourceState, Written,
+    manifest_key, pack_key,
 };
 
 /// The directory that holds the expected help, beside this file.
@@ -34,7 +35,13 @@ impl World {
             .enumerate()
             .map(|(i, chunk)| {
                 let bytes = chunk.to_vec().into();
-                (ChunkIndex(i as u32), Change::Bytes { bytes, written: Written::Unknown })
+                (
+                    ChunkIndex(i as u32),
+                    Change::Bytes {
+                        bytes,
+                        written: Written::Unknown,
+                    },
+                )
             })
             .collect();
         let source = SourceState {
@@ -45,13 +52,21 @@ impl World {
         };
         let none = std::collections::HashMap::new();
         let updated = Manifest::empty(identity)
-            .update(&NextState { source, changes }, &none, &std::collections::HashMap::new(), PatchBudget::NONE)
+            .update(
+                &NextState { source, changes },
+                &none,
+                &std::collections::HashMap::new(),
+                PatchBudget::NONE,
+            )
             .expect("update");
         let world = Self { dir, content };
         for pack in &updated.packs {
             world.put(&pack_key(pack.id), &pack.body);
         }
-        world.put(&manifest_key("web1", PATH.as_bytes()), &updated.manifest.encode().expect("encode"));
+        world.put(
+            &manifest_key("web1", PATH.as_bytes()),
+            &updated.manifest.encode().expect("encode"),
+        );
         world
     }
 
@@ -74,13 +89,20 @@ impl World {
             r#"{{ "hostname": "here", "replication_targets": [ {{"directory": {{"path": {:?}}}}}, ], }}"#,
             self.store()
         );
-        run(command(args).env("VERNEUIL_CONFIG", config).current_dir(self.dir.path()))
+        run(command(args)
+            .env("VERNEUIL_CONFIG", config)
+            .current_dir(self.dir.path()))
     }
 }
 
 fn command(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_verneuilctl"));
-    command.args(args).env_remove("VERNEUIL_CONFIG").env_remove("RUST_LOG").env("COLUMNS", "100").stdin(Stdio::null());
+    command
+        .args(args)
+        .env_remove("VERNEUIL_CONFIG")
+        .env_remove("RUST_LOG")
+        .env("COLUMNS", "100")
+        .stdin(Stdio::null());
     command
 }
 
@@ -97,9 +119,15 @@ fn stdout(output: &Output) -> String {
 fn failure(output: &Output, status: i32) -> String {
     let stderr = String::from_utf8(output.stderr.clone()).expect("text");
     assert_eq!(output.status.code(), Some(status), "{stderr}");
-    assert!(!stderr.contains('\u{1b}') && !stderr.contains("panicked"), "{stderr}");
+    assert!(
+        !stderr.contains('\u{1b}') && !stderr.contains("panicked"),
+        "{stderr}"
+    );
     if status == 1 {
-        assert!(stderr.starts_with("verneuilctl: ") && stderr.lines().count() <= 2, "{stderr}");
+        assert!(
+            stderr.starts_with("verneuilctl: ") && stderr.lines().count() <= 2,
+            "{stderr}"
+        );
     }
     stderr
 }
@@ -107,7 +135,11 @@ fn failure(output: &Output, status: i32) -> String {
 #[track_caller]
 fn success(output: &Output) -> String {
     let stderr = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success() && stderr.is_empty(), "{:?}: {stderr}", output.status);
+    assert!(
+        output.status.success() && stderr.is_empty(),
+        "{:?}: {stderr}",
+        output.status
+    );
     stdout(output)
 }
 
@@ -124,7 +156,11 @@ fn the_help_of_every_command_is_as_recorded() {
         &["manifest-name", "--help"],
         &["ls", "--help"],
     ] {
-        all.push_str(&format!("$ verneuilctl {}\n{}\n", args.join(" "), success(&run(&mut command(args)))));
+        all.push_str(&format!(
+            "$ verneuilctl {}\n{}\n",
+            args.join(" "),
+            success(&run(&mut command(args)))
+        ));
     }
     let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join(GOLDEN);
     if std::env::var_os("VERNEUIL_BLESS").is_some() {
@@ -137,7 +173,10 @@ fn the_help_of_every_command_is_as_recorded() {
 #[test]
 fn the_version_is_the_packages() {
     let version = success(&run(&mut command(&["--version"])));
-    assert_eq!(version, format!("verneuilctl {}\n", env!("CARGO_PKG_VERSION")));
+    assert_eq!(
+        version,
+        format!("verneuilctl {}\n", env!("CARGO_PKG_VERSION"))
+    );
 }
 
 #[test]
@@ -169,14 +208,23 @@ fn bad_usage_ends_with_2() {
 fn without_a_store_both_ways_to_name_one_are_told() {
     for args in [&["ls"][..], &["restore", "-s", "/x"], &["manifest", "/x"]] {
         let stderr = failure(&run(&mut command(args)), 1);
-        assert!(stderr.contains("--config") && stderr.contains("VERNEUIL_CONFIG"), "{stderr}");
+        assert!(
+            stderr.contains("--config") && stderr.contains("VERNEUIL_CONFIG"),
+            "{stderr}"
+        );
     }
 }
 
 #[test]
 fn a_bad_configuration_is_refused_by_key_and_place() {
-    let stderr = failure(&run(&mut command(&["-c", "{\"replication_tragets\": []}", "ls"])), 1);
-    assert!(stderr.contains("replication_tragets") && stderr.contains("--config:1:2"), "{stderr}");
+    let stderr = failure(
+        &run(&mut command(&["-c", "{\"replication_tragets\": []}", "ls"])),
+        1,
+    );
+    assert!(
+        stderr.contains("replication_tragets") && stderr.contains("--config:1:2"),
+        "{stderr}"
+    );
     let stderr = failure(&run(&mut command(&["-c", "@/no/such/file", "ls"])), 1);
     assert!(stderr.contains("/no/such/file"), "{stderr}");
 }
@@ -189,7 +237,8 @@ fn what_is_there_is_listed() {
     for name in ["web1", "web1/", "web1/srv", "web1/srv/app.db"] {
         assert_eq!(success(&world.ctl(&["ls", name])), line, "{name}");
     }
-    let json: serde_json::Value = serde_json::from_str(&success(&world.ctl(&["ls", "web1", "--json"]))).expect("JSON");
+    let json: serde_json::Value =
+        serde_json::from_str(&success(&world.ctl(&["ls", "web1", "--json"]))).expect("JSON");
     assert_eq!(json[0]["path"], PATH);
     assert_eq!(json[0]["length_bytes"], 200_000);
     assert_eq!(json[0]["generation"], 1);
@@ -202,39 +251,71 @@ fn what_is_there_is_listed() {
 fn a_manifest_name_is_that_of_the_canonical_path() {
     let world = World::new();
     let key = manifest_key("web1", PATH.as_bytes());
-    assert_eq!(success(&world.ctl(&["manifest-name", "/srv/../srv//app.db", "--hostname", "web1"])), format!("{key}\n"));
+    assert_eq!(
+        success(&world.ctl(&["manifest-name", "/srv/../srv//app.db", "--hostname", "web1"])),
+        format!("{key}\n")
+    );
     std::fs::create_dir(world.path("real")).expect("mkdir");
     std::os::unix::fs::symlink(world.path("real"), world.path("link")).expect("symlink");
-    let real = std::fs::canonicalize(world.path("real")).expect("canonical").join("x.db");
+    let real = std::fs::canonicalize(world.path("real"))
+        .expect("canonical")
+        .join("x.db");
     let key = manifest_key("here", real.as_os_str().as_encoded_bytes());
-    assert_eq!(success(&world.ctl(&["manifest-name", "link/x.db"])), format!("{key}\n"));
-    let json: serde_json::Value =
-        serde_json::from_str(&success(&world.ctl(&["--json", "manifest-name", "link/x.db"]))).expect("JSON");
+    assert_eq!(
+        success(&world.ctl(&["manifest-name", "link/x.db"])),
+        format!("{key}\n")
+    );
+    let json: serde_json::Value = serde_json::from_str(&success(&world.ctl(&[
+        "--json",
+        "manifest-name",
+        "link/x.db",
+    ])))
+    .expect("JSON");
     assert_eq!((&json["host"], &json["key"]), (&"here".into(), &key.into()));
 }
 
 #[test]
 fn a_manifest_is_printed_raw_or_decoded() {
     let world = World::new();
-    let raw = std::fs::read(world.store().join(manifest_key("web1", PATH.as_bytes()))).expect("read");
+    let raw =
+        std::fs::read(world.store().join(manifest_key("web1", PATH.as_bytes()))).expect("read");
     let args = ["manifest", PATH, "--hostname", "web1"];
     assert_eq!(world.ctl(&args).stdout, raw);
     success(&world.ctl(&["manifest", PATH, "--hostname", "web1", "-o", "m"]));
     assert_eq!(std::fs::read(world.path("m")).expect("read"), raw);
     let decoded = success(&world.ctl(&["manifest", PATH, "--hostname", "web1", "--decode"]));
     let json: serde_json::Value = serde_json::from_str(&decoded).expect("JSON");
-    assert_eq!((&json["host"], &json["path"]), (&"web1".into(), &PATH.into()));
+    assert_eq!(
+        (&json["host"], &json["path"]),
+        (&"web1".into(), &PATH.into())
+    );
     assert_eq!(json["chunks"].as_array().expect("list").len(), 4);
     assert_eq!(json["chunks"][3]["length_bytes"], 200_000 - 3 * 65_536);
-    let stderr = failure(&world.ctl(&["manifest", "/other.db", "--hostname", "web1"]), 1);
-    assert!(stderr.contains("web1:/other.db") && stderr.contains("verneuilctl ls"), "{stderr}");
+    let stderr = failure(
+        &world.ctl(&["manifest", "/other.db", "--hostname", "web1"]),
+        1,
+    );
+    assert!(
+        stderr.contains("web1:/other.db") && stderr.contains("verneuilctl ls"),
+        "{stderr}"
+    );
 }
 
 #[test]
 fn a_restore_gives_the_database_or_nothing() {
     let world = World::new();
-    assert!(world.ctl(&["restore", "-s", PATH, "--hostname", "web1"]).stdout == world.content);
-    assert!(world.ctl(&["restore", "-s", PATH, "--hostname", "web1", "-o", "-"]).stdout == world.content);
+    assert!(
+        world
+            .ctl(&["restore", "-s", PATH, "--hostname", "web1"])
+            .stdout
+            == world.content
+    );
+    assert!(
+        world
+            .ctl(&["restore", "-s", PATH, "--hostname", "web1", "-o", "-"])
+            .stdout
+            == world.content
+    );
     success(&world.ctl(&["restore", "-s", PATH, "--hostname", "web1", "-o", "a.db"]));
     let key = manifest_key("web1", PATH.as_bytes());
     success(&world.ctl(&["restore", "-m", &key, "-o", "b.db"]));
@@ -242,23 +323,44 @@ fn a_restore_gives_the_database_or_nothing() {
     let json = success(&world.ctl(&["restore", "-m", "m", "-o", "c.db", "--json"]));
     assert!(json.contains("\"length_bytes\": 200000"), "{json}");
     for name in ["a.db", "b.db", "c.db"] {
-        assert!(std::fs::read(world.path(name)).expect("restored") == world.content, "{name}");
-        assert_eq!(world.path(name).metadata().expect("metadata").permissions().mode() & 0o777, 0o600);
+        assert!(
+            std::fs::read(world.path(name)).expect("restored") == world.content,
+            "{name}"
+        );
+        assert_eq!(
+            world
+                .path(name)
+                .metadata()
+                .expect("metadata")
+                .permissions()
+                .mode()
+                & 0o777,
+            0o600
+        );
     }
 
     std::fs::remove_dir_all(world.store().join("packs")).expect("remove");
     let stderr = failure(&world.ctl(&["restore", "-m", "m", "-o", "d.db"]), 1);
-    assert!(stderr.contains("web1:/srv/app.db") && stderr.contains("packs/"), "{stderr}");
+    assert!(
+        stderr.contains("web1:/srv/app.db") && stderr.contains("packs/"),
+        "{stderr}"
+    );
     assert!(!world.path("d.db").exists());
     failure(&world.ctl(&["restore", "-m", "a.db", "-o", "d.db"]), 1);
     failure(&world.ctl(&["restore", "-m", "none", "-o", "d.db"]), 1);
-    failure(&world.ctl(&["restore", "-m", "manifests/web1/none.db@", "-o", "d.db"]), 1);
+    failure(
+        &world.ctl(&["restore", "-m", "manifests/web1/none.db@", "-o", "d.db"]),
+        1,
+    );
 }
 
 #[test]
 fn a_reader_that_goes_away_is_no_message() {
     let world = World::new();
-    let config = format!(r#"{{"replication_targets": [{{"directory": {{"path": {:?}}}}}]}}"#, world.store());
+    let config = format!(
+        r#"{{"replication_targets": [{{"directory": {{"path": {:?}}}}}]}}"#,
+        world.store()
+    );
     let mut child = command(&["restore", "-s", PATH, "--hostname", "web1"])
         .env("VERNEUIL_CONFIG", config)
         .stdout(Stdio::piped())
@@ -268,7 +370,11 @@ fn a_reader_that_goes_away_is_no_message() {
     drop(child.stdout.take());
     let output = child.wait_with_output().expect("it ends");
     assert_eq!(output.status.code(), Some(1));
-    assert!(output.stderr.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.stderr.is_empty(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
 }
 
 #[test]

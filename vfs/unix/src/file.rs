@@ -123,9 +123,9 @@ impl UnixFile {
             return false;
         };
         match fs::metadata(path) {
-            Ok(metadata) => {
-                metadata.ino() != database.id().ino || metadata.dev() != database.id().dev
-            }
+            // The inode alone, as `unix` does: on union file systems the device of a path and that of
+            // a descriptor may differ, and SQLite refuses to write a file that has moved.
+            Ok(metadata) => metadata.ino() != database.id().ino,
             Err(_) => true,
         }
     }

@@ -9,8 +9,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use verneuil_config::{DirectoryConfig, TargetConfig};
 use verneuil_format::{
-    CHUNK_LEN_BYTES, Change, ChunkId, ChunkIndex, Generation, Identity, Manifest, NextState, Node, NodeId,
-    PatchBudget, SourceState, UpdateError, Written, manifest_key, pack_key,
+    CHUNK_LEN_BYTES, Change, ChunkId, ChunkIndex, Generation, Identity, Manifest, NextState, Node,
+    NodeId, PatchBudget, SourceState, UpdateError, Written, manifest_key, pack_key,
 };
 use verneuil_replica::{Client, ClientConfig, Loaded, Snapshot};
 use verneuil_store::{Condition, Pacer, Space, Store};
@@ -28,9 +28,13 @@ pub struct World {
 impl World {
     pub async fn new() -> Self {
         let dir = tempfile::tempdir().expect("tempdir");
-        let target = TargetConfig::Directory(DirectoryConfig { path: dir.path().join("store") });
+        let target = TargetConfig::Directory(DirectoryConfig {
+            path: dir.path().join("store"),
+        });
         let pacer = Arc::new(Pacer::new(1e6, 1_000_000));
-        let store = Store::open(&target, Arc::clone(&pacer)).await.expect("open");
+        let store = Store::open(&target, Arc::clone(&pacer))
+            .await
+            .expect("open");
         Self { dir, store, pacer }
     }
 
@@ -59,7 +63,10 @@ impl World {
     }
 
     pub async fn put_manifest(&self, key: &str, body: Vec<u8>) {
-        self.store.put(Space::Manifests, key, body.into(), Condition::None).await.expect("put");
+        self.store
+            .put(Space::Manifests, key, body.into(), Condition::None)
+            .await
+            .expect("put");
     }
 }
 
@@ -92,22 +99,34 @@ impl Source {
 
     /// Publishes `content` as the next commit.
     pub async fn commit(&mut self, world: &World, content: Vec<u8>) {
-        self.commit_with(world, content, PatchBudget::ORDINARY).await;
+        self.commit_with(world, content, PatchBudget::ORDINARY)
+            .await;
     }
 
     pub async fn commit_with(&mut self, world: &World, content: Vec<u8>, budget: PatchBudget) {
         let mut changes = BTreeMap::new();
         for (index, new) in content.chunks(CHUNK).enumerate() {
             let start = index * CHUNK;
-            let old = self.content.get(start..self.content.len().min(start + CHUNK)).unwrap_or_default();
+            let old = self
+                .content
+                .get(start..self.content.len().min(start + CHUNK))
+                .unwrap_or_default();
             if old == new {
                 continue;
             }
-            let pages = new.chunks(PAGE).enumerate().filter(|(i, page)| old.get(i * PAGE..i * PAGE + page.len()) != Some(page));
-            let written = pages.map(|(i, page)| (i * PAGE) as u32..(i * PAGE + page.len()) as u32).collect();
+            let pages = new
+                .chunks(PAGE)
+                .enumerate()
+                .filter(|(i, page)| old.get(i * PAGE..i * PAGE + page.len()) != Some(page));
+            let written = pages
+                .map(|(i, page)| (i * PAGE) as u32..(i * PAGE + page.len()) as u32)
+                .collect();
             let bytes = Bytes::copy_from_slice(new);
             self.chunks.insert(ChunkId::of(new), bytes.clone());
-            let change = Change::Bytes { bytes, written: Written::Ranges(written) };
+            let change = Change::Bytes {
+                bytes,
+                written: Written::Ranges(written),
+            };
             changes.insert(ChunkIndex(index as u32), change);
         }
         let source = SourceState {
@@ -118,25 +137,47 @@ impl Source {
             ..SourceState::default()
         };
         let next = NextState { source, changes };
-        let updated = match self.manifest.update(&next, &self.nodes, &self.chunks, budget) {
+        let updated = match self
+            .manifest
+            .update(&next, &self.nodes, &self.chunks, budget)
+        {
             Ok(updated) => updated,
-            Err(UpdateError::NeedNodes(_) | UpdateError::NeedChunks(_)) => panic!("all are at hand"),
+            Err(UpdateError::NeedNodes(_) | UpdateError::NeedChunks(_)) => {
+                panic!("all are at hand")
+            }
             Err(error) => panic!("update: {error}"),
         };
         for pack in updated.packs {
             let key = pack_key(pack.id);
-            world.store.put(Space::Chunks, &key, pack.body.into(), Condition::None).await.expect("put pack");
+            world
+                .store
+                .put(Space::Chunks, &key, pack.body.into(), Condition::None)
+                .await
+                .expect("put pack");
         }
-        world.put_manifest(&self.key, updated.manifest.encode().expect("encode")).await;
-        self.nodes.extend(updated.nodes.into_iter().map(|(node, loaded)| (node.id, loaded)));
+        world
+            .put_manifest(&self.key, updated.manifest.encode().expect("encode"))
+            .await;
+        self.nodes.extend(
+            updated
+                .nodes
+                .into_iter()
+                .map(|(node, loaded)| (node.id, loaded)),
+        );
         self.manifest = updated.manifest;
         self.content = content;
     }
 
     /// Ids of the packs that the newest manifest names.
     pub fn pack_files(&self, world: &World) -> Vec<PathBuf> {
-        let packs = self.manifest.pack_ids(&self.nodes).expect("nodes are at hand");
-        packs.into_iter().map(|id| world.root().join(pack_key(id))).collect()
+        let packs = self
+            .manifest
+            .pack_ids(&self.nodes)
+            .expect("nodes are at hand");
+        packs
+            .into_iter()
+            .map(|id| world.root().join(pack_key(id)))
+            .collect()
     }
 
     pub fn generation(&self) -> Generation {
@@ -175,7 +216,11 @@ pub fn database(random: &mut Random, chunks: usize) -> Vec<u8> {
             continue;
         }
         for (i, word) in chunk.chunks_mut(8).enumerate() {
-            let value = if i % 2 == 0 { random.next() } else { index as u64 };
+            let value = if i % 2 == 0 {
+                random.next()
+            } else {
+                index as u64
+            };
             word.copy_from_slice(&value.to_le_bytes()[..word.len()]);
         }
     }

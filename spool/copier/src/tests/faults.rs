@@ -55,7 +55,10 @@ async fn a_hot_journal_blocks_publishing_until_it_is_rolled_back() {
     let before = std::fs::read(&world.path).unwrap();
     world.write(&[2]);
     world.kill_writer();
-    assert_eq!(world.drain().await.unwrap(), Outcome::Blocked(Blocked::HotJournal));
+    assert_eq!(
+        world.drain().await.unwrap(),
+        Outcome::Blocked(Blocked::HotJournal)
+    );
     world.check_prefix().await;
     // The next opener rolls back, through the same writer steps.
     world.writer.begin(&world.file);
@@ -89,7 +92,11 @@ async fn a_lost_base_is_uploaded_afresh() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_busy_writer_is_caught_up_with_and_never_mixed() {
     let mut world = World::new(130).await;
-    let (path, db, file) = (world.path.clone(), world.db.clone(), world.file.try_clone().unwrap());
+    let (path, db, file) = (
+        world.path.clone(),
+        world.db.clone(),
+        world.file.try_clone().unwrap(),
+    );
     let stop = Arc::new(AtomicBool::new(false));
     let writing = std::thread::spawn({
         let stop = stop.clone();
@@ -97,10 +104,8 @@ async fn a_busy_writer_is_caught_up_with_and_never_mixed() {
         move || writer_world.run(&stop)
     });
     for _ in 0..40 {
-        match world.drain().await {
-            Ok(_) => {}
-            Err(error) => panic!("{error}"),
-        }
+        // Not until nothing is left: the writer never stops.
+        world.advance().await.unwrap();
         world.parked = None;
         if let Some(bytes) = world.published_bytes().await {
             WriterWorld::check(&bytes);
@@ -108,9 +113,12 @@ async fn a_busy_writer_is_caught_up_with_and_never_mixed() {
     }
     stop.store(true, Ordering::Relaxed);
     let last = writing.join().unwrap();
-    assert!(last > 50, "{last} transactions");
+    assert!(last > 10, "{last} transactions");
     assert_eq!(world.drain().await.unwrap(), Outcome::Idle);
-    assert_eq!(world.published_bytes().await.unwrap(), std::fs::read(&world.path).unwrap());
+    assert_eq!(
+        world.published_bytes().await.unwrap(),
+        std::fs::read(&world.path).unwrap()
+    );
 }
 
 /// A thread that writes the number of each transaction into the header and into two chunks.
@@ -132,7 +140,9 @@ impl WriterWorld {
             writer.begin(&self.file);
             for offset in [24, 65_536 * 5 + 100, 65_536 * 129 + 100] {
                 writer.will_write(offset, 4);
-                self.file.write_all_at(&number.to_be_bytes(), offset).unwrap();
+                self.file
+                    .write_all_at(&number.to_be_bytes(), offset)
+                    .unwrap();
             }
             std::fs::remove_file(journal(&self.path)).unwrap();
             World::lock_shared(&self.file);
@@ -147,7 +157,11 @@ impl WriterWorld {
         let at = |offset: usize| u32::from_be_bytes(bytes[offset..offset + 4].try_into().unwrap());
         let number = at(24);
         if number > 0 {
-            assert_eq!((at(65_536 * 5 + 100), at(65_536 * 129 + 100)), (number, number), "one transaction's state");
+            assert_eq!(
+                (at(65_536 * 5 + 100), at(65_536 * 129 + 100)),
+                (number, number),
+                "one transaction's state"
+            );
         }
     }
 }

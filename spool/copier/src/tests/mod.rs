@@ -1,5 +1,6 @@
 //! The copier against a directory store, with a writer that does to file, locks and journal what sqlite does.
 
 mod faults;
+mod service;
 mod steady;
 mod world;

@@ -37,7 +37,11 @@ async fn a_small_commit_in_steady_state_is_one_request() {
     let before = world.store.pacer().admitted();
     world.transact(&[7]);
     world.drain().await.unwrap();
-    assert_eq!(world.store.pacer().admitted() - before, 1, "one PUT: the pages are inline");
+    assert_eq!(
+        world.store.pacer().admitted() - before,
+        1,
+        "one PUT: the pages are inline"
+    );
     world.check_complete().await;
 }
 
@@ -63,7 +67,11 @@ async fn a_restart_uploads_nothing_that_is_there() {
     world.parked = None;
     let before = world.store.pacer().admitted();
     assert_eq!(world.drain().await.unwrap(), Outcome::Idle);
-    assert_eq!(world.store.pacer().admitted() - before, 2, "the manifest, and the one node of its chunk list");
+    assert_eq!(
+        world.store.pacer().admitted() - before,
+        2,
+        "the manifest, and the one node of its chunk list"
+    );
     world.transact(&[299]);
     world.drain().await.unwrap();
     world.check_complete().await;
@@ -73,7 +81,13 @@ async fn a_restart_uploads_nothing_that_is_there() {
 async fn a_database_that_shrinks_and_grows_is_published_as_it_is() {
     let mut world = World::new(9).await;
     world.drain().await.unwrap();
-    for (truncate, write) in [(4 * CHUNK + 512, 1), (CHUNK, 8), (512, 0), (20 * CHUNK, 19), (4096, 2)] {
+    for (truncate, write) in [
+        (4 * CHUNK + 512, 1),
+        (CHUNK, 8),
+        (512, 0),
+        (20 * CHUNK, 19),
+        (4096, 2),
+    ] {
         world.write(&[0]);
         world.writer.will_truncate(truncate);
         world.file.set_len(truncate).unwrap();
@@ -110,4 +124,15 @@ async fn two_sources_of_one_name_are_noticed() {
     let error = world.drain().await.unwrap_err();
     assert!(matches!(error, CopyError::Claimed { .. }), "{error}");
     assert!(error.to_string().contains("hostname"), "{error}");
+    // And stays noticed: nothing is built upon the other's manifest, nor put in its place.
+    let manifest = world.manifest_file();
+    let theirs = std::fs::read(&manifest).unwrap();
+    for _ in 0..2 {
+        assert!(matches!(
+            world.drain().await,
+            Err(CopyError::Claimed { .. })
+        ));
+        world.parked = None;
+    }
+    assert_eq!(std::fs::read(&manifest).unwrap(), theirs);
 }

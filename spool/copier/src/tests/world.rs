@@ -13,7 +13,10 @@ use std::time::Duration;
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::libc;
 use verneuil_config::{DirectoryConfig, SpoolConfig, TargetConfig};
-use verneuil_format::{CHUNK_LEN_BYTES, ChunkIndex, LookupError, Manifest, Node, NodeId, Stored, assemble, decode_frame, limits, manifest_key, pack_key};
+use verneuil_format::{
+    CHUNK_LEN_BYTES, ChunkIndex, LookupError, Manifest, Node, NodeId, Stored, assemble,
+    decode_frame, limits, manifest_key, pack_key,
+};
 use verneuil_spool::{Database, DatabaseInfo, Spool, Writer};
 use verneuil_store::{Pacer, Store};
 
@@ -40,7 +43,13 @@ pub(super) struct World {
 }
 
 fn lock(file: &File, kind: libc::c_int) {
-    let request = libc::flock { l_type: kind as i16, l_whence: 0, l_start: SHARED_FIRST, l_len: 510, l_pid: 0 };
+    let request = libc::flock {
+        l_type: kind as i16,
+        l_whence: 0,
+        l_start: SHARED_FIRST,
+        l_len: 510,
+        l_pid: 0,
+    };
     fcntl(file, FcntlArg::F_OFD_SETLKW(&request)).unwrap();
 }
 
@@ -52,13 +61,44 @@ impl World {
     pub(super) async fn new(chunks: u64) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().canonicalize().unwrap().join("test.db");
-        let file = File::options().read(true).write(true).create_new(true).open(&path).unwrap();
-        let spool = Spool::new(&SpoolConfig { dir: dir.path().join("spool"), permissions: 0o700 });
-        let target = TargetConfig::Directory(DirectoryConfig { path: dir.path().join("store") });
-        let db = Database::open(&spool, &path, DatabaseInfo { hostname: "here".to_owned(), targets: vec![target.clone()] });
-        let store = Store::open(&target, Arc::new(Pacer::new(100_000.0, 100_000))).await.unwrap();
+        let file = File::options()
+            .read(true)
+            .write(true)
+            .create_new(true)
+            .open(&path)
+            .unwrap();
+        let spool = Spool::new(&SpoolConfig {
+            dir: dir.path().join("spool"),
+            permissions: 0o700,
+        });
+        let target = TargetConfig::Directory(DirectoryConfig {
+            path: dir.path().join("store"),
+        });
+        let db = Database::open(
+            &spool,
+            &path,
+            DatabaseInfo {
+                hostname: "here".to_owned(),
+                targets: vec![target.clone()],
+            },
+        );
+        let store = Store::open(&target, Arc::new(Pacer::new(100_000.0, 100_000)))
+            .await
+            .unwrap();
         let writer = Writer::new(db.clone());
-        let mut world = Self { dir, path, file, spool, db, writer, counter: 0, states: Vec::new(), store, parked: None, published: 0 };
+        let mut world = Self {
+            dir,
+            path,
+            file,
+            spool,
+            db,
+            writer,
+            counter: 0,
+            states: Vec::new(),
+            store,
+            parked: None,
+            published: 0,
+        };
         world.fill(chunks);
         world
     }
@@ -66,13 +106,17 @@ impl World {
     /// Content that was there before replication began.
     fn fill(&mut self, chunks: u64) {
         for chunk in 0..chunks {
-            let noise: Vec<u8> = (0..CHUNK).map(|at| ((at * 7 + chunk * 13) % 251) as u8 ^ (chunk as u8)).collect();
+            let noise: Vec<u8> = (0..CHUNK)
+                .map(|at| ((at * 7 + chunk * 13) % 251) as u8 ^ (chunk as u8))
+                .collect();
             self.file.write_all_at(&noise, chunk * CHUNK).unwrap();
         }
         if chunks > 0 {
             self.file.write_all_at(&4096u16.to_be_bytes(), 16).unwrap();
             self.file.write_all_at(&[1, 1], 18).unwrap();
-            self.file.write_all_at(&self.counter.to_be_bytes(), 24).unwrap();
+            self.file
+                .write_all_at(&self.counter.to_be_bytes(), 24)
+                .unwrap();
         }
         self.commit_state();
     }
@@ -141,7 +185,22 @@ impl World {
     pub(super) fn pass(&mut self) -> Pass {
         let lock = self.db.lock_copier().unwrap().expect("nobody else copies");
         let identity = identity(&self.db, lock.instance_id());
-        Pass::new(self.db.clone(), lock, identity, Duration::from_secs(1), self.parked.take())
+        Pass::new(
+            self.db.clone(),
+            lock,
+            identity,
+            Duration::from_secs(1),
+            self.parked.take(),
+        )
+    }
+
+    /// One turn of the copier.
+    pub(super) async fn advance(&mut self) -> Result<Outcome, CopyError> {
+        let store = self.store.clone();
+        let mut pass = self.pass();
+        let result = pass.advance(&store).await;
+        self.parked = Some(pass.park());
+        result
     }
 
     /// Advances until nothing is left.
@@ -161,7 +220,7 @@ impl World {
     /// Advances for `polls` polls, and then dies.
     pub(super) async fn die_after(&mut self, polls: usize) -> bool {
         let store = self.store.clone();
-        let mut pass = self.pass();
+        let mut pass = self.pass().in_slow_motion();
         let mut left = polls;
         let mut run = pin!(pass.advance(&store));
         std::future::poll_fn(|context| {
@@ -174,13 +233,21 @@ impl World {
         .await
     }
 
+    pub(super) fn manifest_file(&self) -> PathBuf {
+        let path = std::os::unix::ffi::OsStrExt::as_bytes(self.path.as_os_str());
+        self.dir
+            .path()
+            .join("store")
+            .join(manifest_key("here", path))
+    }
+
     /// The bytes of the published snapshot; `None` without one.
     pub(super) async fn published_bytes(&self) -> Option<Vec<u8>> {
-        let path = std::os::unix::ffi::OsStrExt::as_bytes(self.path.as_os_str());
         let root = self.dir.path().join("store");
-        let manifest = Manifest::decode(&std::fs::read(root.join(manifest_key("here", path))).ok()?).unwrap();
+        let manifest = Manifest::decode(&std::fs::read(self.manifest_file()).ok()?).unwrap();
         let frame = |at: verneuil_format::FrameRef, max: usize| {
-            let pack = std::fs::read(root.join(pack_key(at.pack))).expect("P6: a manifest names only what is there");
+            let pack = std::fs::read(root.join(pack_key(at.pack)))
+                .expect("P6: a manifest names only what is there");
             decode_frame(&pack[at.offset as usize..][..at.len as usize], max).unwrap()
         };
         let mut nodes: HashMap<NodeId, Arc<Node>> = HashMap::new();
@@ -191,7 +258,16 @@ impl World {
                     Ok(view) => break view,
                     Err(LookupError::Missing(missing)) => {
                         for node in missing {
-                            nodes.insert(node.id, Arc::new(Node::decode(&node, &frame(node.at, limits::NODE_LEN_MAX_BYTES)).unwrap()));
+                            nodes.insert(
+                                node.id,
+                                Arc::new(
+                                    Node::decode(
+                                        &node,
+                                        &frame(node.at, limits::NODE_LEN_MAX_BYTES),
+                                    )
+                                    .unwrap(),
+                                ),
+                            );
                         }
                     }
                     Err(error) => panic!("{error}"),
@@ -209,15 +285,25 @@ impl World {
 
     /// P5: what is published is a committed state, and none before the last one seen.
     pub(super) async fn check_prefix(&mut self) {
-        let Some(bytes) = self.published_bytes().await else { return };
+        let Some(bytes) = self.published_bytes().await else {
+            return;
+        };
         let hash = blake3::hash(&bytes);
-        let at = self.states.iter().rposition(|state| *state == hash).expect("a published manifest is a committed state");
+        let at = self
+            .states
+            .iter()
+            .rposition(|state| *state == hash)
+            .expect("a published manifest is a committed state");
         assert!(at >= self.published, "manifests only move forward");
         self.published = at;
     }
 
     pub(super) async fn check_complete(&mut self) {
         self.check_prefix().await;
-        assert_eq!(self.published, self.states.len() - 1, "a quiet database is published in full");
+        assert_eq!(
+            self.published,
+            self.states.len() - 1,
+            "a quiet database is published in full"
+        );
     }
 }

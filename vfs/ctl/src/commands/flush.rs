@@ -20,7 +20,8 @@ struct Flushed {
 pub fn run(common: &Common, args: &Flush) -> Result<(), Failure> {
     let config = session::config(common)?;
     let failed = |error: &dyn std::fmt::Display| Failure::Failed(error.to_string());
-    let flush = verneuil_copier::flush_spool(&args.spool, &config).map_err(|error| failed(&error))?;
+    let flush =
+        verneuil_copier::flush_spool(&args.spool, &config).map_err(|error| failed(&error))?;
     let flushed: Vec<Flushed> = flush
         .databases
         .iter()

@@ -39,11 +39,19 @@ pub fn run(common: &Common, args: &Ls) -> Result<(), Failure> {
     let config = session::config(common)?;
     let runtime = session::runtime()?;
     let Some(name) = &args.name else {
-        let hosts = runtime.block_on(async { Ok::<_, Failure>(session::client(&config).await?.hosts().await?) })?;
+        let hosts = runtime
+            .block_on(async { Ok::<_, Failure>(session::client(&config).await?.hosts().await?) })?;
         if common.json {
-            return output::json(&hosts.into_iter().map(|host| Host { host }).collect::<Vec<_>>());
+            return output::json(
+                &hosts
+                    .into_iter()
+                    .map(|host| Host { host })
+                    .collect::<Vec<_>>(),
+            );
         }
-        return hosts.iter().try_for_each(|host| output::line(&printable(host.as_bytes())));
+        return hosts
+            .iter()
+            .try_for_each(|host| output::line(&printable(host.as_bytes())));
     };
     let (host, path) = split(name.as_bytes())?;
     let databases = runtime.block_on(async {
@@ -66,11 +74,20 @@ pub fn run(common: &Common, args: &Ls) -> Result<(), Failure> {
     if common.json {
         output::json(&databases)?;
     } else {
-        databases.iter().try_for_each(|database| output::line(&database.line()))?;
+        databases
+            .iter()
+            .try_for_each(|database| output::line(&database.line()))?;
     }
-    match databases.iter().filter(|database| database.error.is_some()).count() {
+    match databases
+        .iter()
+        .filter(|database| database.error.is_some())
+        .count()
+    {
         0 => Ok(()),
-        n => Err(Failure::Failed(format!("{n} of {} databases could not be looked up", databases.len()))),
+        n => Err(Failure::Failed(format!(
+            "{n} of {} databases could not be looked up",
+            databases.len()
+        ))),
     }
 }
 
@@ -80,8 +97,15 @@ impl Database {
             (None, Some(length), Some(commit)) => (length.to_string(), time::utc(commit)),
             _ => ("?".to_owned(), "?".to_owned()),
         };
-        let error = self.error.as_ref().map(|error| format!("  ({error})")).unwrap_or_default();
-        format!("{length:>14}  {commit:20}  {}{}{error}", self.host, self.path)
+        let error = self
+            .error
+            .as_ref()
+            .map(|error| format!("  ({error})"))
+            .unwrap_or_default();
+        format!(
+            "{length:>14}  {commit:20}  {}{}{error}",
+            self.host, self.path
+        )
     }
 }
 
@@ -95,7 +119,9 @@ fn split(name: &[u8]) -> Result<(String, Vec<u8>), Failure> {
             String::from_utf8_lossy(name)
         )));
     }
-    let names = name[end..].split(|&b| b == b'/').filter(|name| !name.is_empty());
+    let names = name[end..]
+        .split(|&b| b == b'/')
+        .filter(|name| !name.is_empty());
     let path = names.fold(Vec::new(), |mut path, name| {
         path.push(b'/');
         path.extend_from_slice(name);
@@ -161,7 +187,10 @@ mod tests {
         let split = |name: &str| split(name.as_bytes()).expect("has a host");
         assert_eq!(split("web1"), ("web1".to_owned(), b"".to_vec()));
         assert_eq!(split("web1/"), ("web1".to_owned(), b"".to_vec()));
-        assert_eq!(split("web1//srv/app.db"), ("web1".to_owned(), b"/srv/app.db".to_vec()));
+        assert_eq!(
+            split("web1//srv/app.db"),
+            ("web1".to_owned(), b"/srv/app.db".to_vec())
+        );
         assert!(super::split(b"/srv/app.db").is_err());
     }
 }

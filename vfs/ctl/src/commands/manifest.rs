@@ -16,7 +16,10 @@ pub fn run(common: &Common, args: &Manifest) -> Result<(), Failure> {
     let database = Database::find(&config, &args.host, &args.path)?;
     let bytes = session::runtime()?.block_on(async {
         let client = session::client(&config).await?;
-        let raw = client.raw_manifest(&database.key).await?.ok_or_else(|| database.missing())?;
+        let raw = client
+            .raw_manifest(&database.key)
+            .await?
+            .ok_or_else(|| database.missing())?;
         if !is_json {
             return Ok(raw.to_vec());
         }

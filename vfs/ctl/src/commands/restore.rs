@@ -94,7 +94,9 @@ async fn restore(
         (Some(manifest), _) => named_manifest(&client, manifest).await?,
         (None, Some(source)) => {
             let database = Database::find(config, &args.host, source)?;
-            newest(&client, &database.key).await?.ok_or_else(|| database.missing())?
+            newest(&client, &database.key)
+                .await?
+                .ok_or_else(|| database.missing())?
         }
         (None, None) => return Err(Failure::Usage("give -m MANIFEST or -s PATH".to_owned())),
     };
@@ -119,7 +121,9 @@ async fn newest(client: &Client, key: &str) -> Result<Option<Arc<Snapshot>>, Fai
 /// The snapshot that a file describes, or, if there is no such file, the newest one under a key.
 async fn named_manifest(client: &Client, manifest: &OsStr) -> Result<Arc<Snapshot>, Failure> {
     let path = Path::new(manifest);
-    let key = manifest.to_str().filter(|key| key.starts_with(MANIFESTS_PREFIX));
+    let key = manifest
+        .to_str()
+        .filter(|key| key.starts_with(MANIFESTS_PREFIX));
     if let Some(key) = key
         && !path.exists()
     {

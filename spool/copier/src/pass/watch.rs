@@ -1,0 +1,173 @@
+//! Waiting for a file to hold still: copier steps 5 to 7, and step 11. The rest of a pass is in the parent module.
+
+use std::time::{Duration, Instant};
+
+use super::{Outcome, Pass, Step};
+use crate::catchup::{Need, Source};
+use crate::error::{Blocked, CopyError};
+use crate::look::Look;
+
+/// How long leftover dirty bits are watched before they count as a dead writer's: a live one needs microseconds from its unlock to the end
+/// of its append, and being wrong costs a catch-up in quiet mode, nothing more.
+const LEFTOVER_PATIENCE: Duration = Duration::from_millis(100);
+/// How long a writer may keep a needed chunk dirty before the pass gives up for now.
+const DIRTY_PATIENCE: Duration = Duration::from_secs(5);
+/// Pause between two looks at bits that a writer is about to clear.
+const DIRTY_PAUSE: Duration = Duration::from_millis(1);
+
+/// What became of the dirty bits of needed chunks.
+pub(super) enum Clean {
+    /// Each was seen clear.
+    Yes,
+    /// Nobody will clear them, and nothing has moved.
+    Quiet,
+    /// Start over.
+    Again,
+    /// Not now.
+    Blocked(Blocked),
+}
+
+impl Pass {
+    /// Step 5: each needed dirty bit is seen clear once, or step 6: nobody will ever clear it.
+    pub(super) async fn see_clean(
+        &mut self,
+        need: &Need,
+        source: &Source,
+        reference: &Look,
+    ) -> Result<Clean, CopyError> {
+        let begun = Instant::now();
+        let mut unseen: Option<Vec<u32>> = None;
+        loop {
+            let dirty = self.lock.dirty()?;
+            let left: Vec<u32> = match unseen {
+                None => dirty.iter().filter(|chunk| need.contains(*chunk)).collect(),
+                Some(chunks) => chunks
+                    .into_iter()
+                    .filter(|chunk| dirty.contains(*chunk))
+                    .collect(),
+            };
+            if left.is_empty() {
+                return Ok(Clean::Yes);
+            }
+            unseen = Some(left);
+            if begun.elapsed() > LEFTOVER_PATIENCE {
+                match source.look()? {
+                    Ok(look) if look.same_state(reference) => {
+                        if dirty.iter().all(|chunk| need.contains(chunk)) {
+                            return Ok(Clean::Quiet);
+                        }
+                        self.lock.add_inflight(&dirty);
+                        return Ok(Clean::Again);
+                    }
+                    // Nobody writes and bits are left, but the file has moved since the first slice: read again.
+                    Ok(look) if is_odd(look.epoch) => return Ok(Clean::Again),
+                    Ok(_) | Err(Blocked::Writing) => {}
+                    Err(blocked) => return Ok(Clean::Blocked(blocked)),
+                }
+            }
+            if begun.elapsed() > DIRTY_PATIENCE {
+                return Ok(Clean::Blocked(Blocked::Writing));
+            }
+            tokio::time::sleep(DIRTY_PAUSE).await;
+        }
+    }
+
+    /// Step 7: the counter is the noted one, or that of our own last transaction.
+    pub(super) async fn counter_is_known(
+        &self,
+        source: &Source,
+        reference: &Look,
+    ) -> Result<bool, CopyError> {
+        let begun = Instant::now();
+        loop {
+            if let Ok(look) = source.look()? {
+                let counter = look.header.change_counter;
+                if counter == reference.header.change_counter
+                    || Some(counter) == self.lock.last_cc()
+                {
+                    return Ok(true);
+                }
+            }
+            // A writer of ours that has unlocked and not yet noted its counter looks like a stranger for an instant.
+            if begun.elapsed() > LEFTOVER_PATIENCE {
+                return Ok(false);
+            }
+            tokio::time::sleep(DIRTY_PAUSE).await;
+        }
+    }
+
+    /// Step 11: nothing is pending by our own account; is that so?
+    pub(super) async fn idle(&mut self) -> Result<Step, CopyError> {
+        let source = self.source()?;
+        let begun = Instant::now();
+        loop {
+            let epoch = self.lock.epoch();
+            let look = match source.look()? {
+                Ok(look) => look,
+                // A writer of ours is at it: what it has not committed yet is not pending. Another's lock may hide a commit that is.
+                Err(Blocked::Writing) if self.lock.writer_lives() => {
+                    return Ok(Step::Done(Outcome::Idle));
+                }
+                Err(blocked) => return Ok(Step::Done(Outcome::Blocked(blocked))),
+            };
+            if self.lock.head().len_bytes > 0 || self.lock.has_todo()? {
+                return Ok(Step::Again);
+            }
+            if look.epoch != epoch {
+                continue;
+            }
+            if !is_odd(epoch) {
+                let published = self
+                    .base
+                    .as_ref()
+                    .map(|base| base.manifest().source().change_counter);
+                if Some(look.header.change_counter) != published {
+                    self.lock.need_everything();
+                    return Ok(Step::Again);
+                }
+                return Ok(Step::Done(Outcome::Idle));
+            }
+            if self.lock.settled_epoch() == epoch {
+                return Ok(Step::Done(Outcome::Idle));
+            }
+            if begun.elapsed() > LEFTOVER_PATIENCE {
+                // A writer died between its first write and the end of its append.
+                self.lock.add_inflight(&self.lock.dirty()?);
+                if self.inflight()?.is_none() {
+                    self.lock.set_settled_epoch(epoch);
+                }
+                return Ok(Step::Again);
+            }
+            tokio::time::sleep(DIRTY_PAUSE).await;
+        }
+    }
+}
+
+/// Waits for a look at the file that a later write is sure to change.
+pub(super) async fn settled_look(source: &Source) -> Result<Result<Look, Blocked>, CopyError> {
+    let begun = Instant::now();
+    loop {
+        let blocked = match source.look()? {
+            // A writer between its unlock and the end of its append has changed the counter and not yet noted it: not a stranger's commit.
+            Ok(look)
+                if is_odd(look.epoch)
+                    && source.lock.writer_lives()
+                    && begun.elapsed() < LEFTOVER_PATIENCE =>
+            {
+                Blocked::Moving
+            }
+            Ok(look) if look.is_settled() => return Ok(Ok(look)),
+            Ok(_) => Blocked::Moving,
+            Err(Blocked::Writing) => Blocked::Writing,
+            Err(blocked) => return Ok(Err(blocked)),
+        };
+        if begun.elapsed() > DIRTY_PATIENCE {
+            return Ok(Err(blocked));
+        }
+        tokio::time::sleep(DIRTY_PAUSE).await;
+    }
+}
+
+fn is_odd(epoch: u64) -> bool {
+    epoch % 2 == 1
+}

@@ -1,0 +1,161 @@
+//! The threads, and what a flush says.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use tokio::runtime::Runtime;
+use verneuil_config::{Config, CopierConfig};
+
+use crate::error::{CopyError, FlushError};
+use crate::{Copier, flush_spool};
+
+use super::world::World;
+
+fn runtime() -> Runtime {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap()
+}
+
+fn copier() -> Copier {
+    Copier::new(&CopierConfig::default(), &[])
+}
+
+#[test]
+fn a_flush_holds_everything_committed_before_it() {
+    let runtime = runtime();
+    let mut world = runtime.block_on(World::new(5));
+    let copier = copier();
+    copier.serve(&world.db).unwrap();
+    for round in 0..5 {
+        world.transact(&[round]);
+        world.transact(&[4 - round]);
+        copier.flush(&world.db).unwrap();
+        runtime.block_on(world.check_complete());
+    }
+}
+
+#[test]
+fn commits_arrive_without_a_flush() {
+    let runtime = runtime();
+    let mut world = runtime.block_on(World::new(2));
+    let copier = copier();
+    copier.serve(&world.db).unwrap();
+    world.transact(&[1]);
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while runtime.block_on(world.published_bytes()) != Some(std::fs::read(&world.path).unwrap()) {
+        assert!(Instant::now() < deadline);
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn a_flush_within_a_transaction_holds_what_was_committed_before_it() {
+    let runtime = runtime();
+    let mut world = runtime.block_on(World::new(5));
+    let copier = copier();
+    copier.flush(&world.db).unwrap();
+    world.transact(&[1]);
+    copier.flush(&world.db).unwrap();
+    world.write(&[2, 3]);
+    copier.flush(&world.db).unwrap();
+    runtime.block_on(world.check_complete());
+    world.finalise();
+    world.end();
+    copier.flush(&world.db).unwrap();
+    runtime.block_on(world.check_complete());
+}
+
+#[test]
+fn a_flush_after_a_writer_was_killed_at_its_commit_holds_that_commit() {
+    let runtime = runtime();
+    let mut world = runtime.block_on(World::new(5));
+    let copier = copier();
+    world.transact(&[1]);
+    copier.flush(&world.db).unwrap();
+    // In the log, with the killed one behind it: one publication is not enough.
+    let held = world.db.lock_copier().unwrap();
+    world.transact(&[2]);
+    world.write(&[3]);
+    world.finalise();
+    world.kill_writer();
+    drop(held);
+    copier.flush(&world.db).unwrap();
+    runtime.block_on(world.check_complete());
+}
+
+#[test]
+fn a_flush_waits_for_another_copier_and_takes_over_from_it() {
+    let runtime = runtime();
+    let mut world = runtime.block_on(World::new(5));
+    world.transact(&[1]);
+    let other = world.db.lock_copier().unwrap();
+    assert!(other.is_some());
+    std::thread::scope(|scope| {
+        let flush = scope.spawn(|| copier().flush(&world.db));
+        std::thread::sleep(Duration::from_millis(300));
+        assert!(!flush.is_finished());
+        drop(other);
+        flush.join().unwrap().unwrap();
+    });
+    runtime.block_on(world.check_complete());
+}
+
+#[test]
+fn a_flush_fails_with_the_store_and_succeeds_when_it_is_back() {
+    let runtime = runtime();
+    let mut world = runtime.block_on(World::new(5));
+    let store = world.dir.path().join("store");
+    std::fs::write(&store, "in the way").unwrap();
+    let copier = copier();
+    world.transact(&[1]);
+    let error = copier.flush(&world.db).unwrap_err();
+    assert!(
+        matches!(error, FlushError::Failed(CopyError::Store(_))),
+        "{error}"
+    );
+    let (_, noted) = world.db.last_error().expect("written down for others");
+    assert!(error.to_string().contains(&noted), "{noted}");
+    world.transact(&[2]);
+    std::fs::remove_file(&store).unwrap();
+    copier.flush(&world.db).unwrap();
+    runtime.block_on(world.check_complete());
+    assert!(world.db.last_error().is_none());
+}
+
+#[test]
+fn a_spool_is_flushed_without_the_application() {
+    let runtime = runtime();
+    let mut world = runtime.block_on(World::new(5));
+    world.transact(&[1]);
+    let spool = world.spool.root().to_owned();
+    let flushed = flush_spool(&spool, &Config::default()).unwrap();
+    assert_eq!(flushed.databases.len(), 1);
+    assert_eq!(
+        (
+            flushed.databases[0].path.as_path(),
+            flushed.databases[0].hostname.as_str()
+        ),
+        (world.path.as_path(), "here")
+    );
+    assert!(flushed.databases[0].result.is_ok());
+    assert!(flushed.unreadable.is_empty() && flushed.other_boots.is_empty());
+    runtime.block_on(world.check_complete());
+
+    std::fs::remove_file(&world.path).unwrap();
+    let flushed = flush_spool(&spool, &Config::default()).unwrap();
+    assert!(matches!(flushed.databases[0].result, Err(FlushError::Gone)));
+}
+
+#[test]
+fn what_is_no_spool_is_not_flushed() {
+    let dir = tempfile::tempdir().unwrap();
+    for path in [dir.path(), Path::new("/nowhere/at/all")] {
+        let error = flush_spool(path, &Config::default())
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains(path.to_str().unwrap()), "{error}");
+    }
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+}
