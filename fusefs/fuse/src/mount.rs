@@ -9,6 +9,7 @@ use std::sync::Arc;
 use fuser::{BackgroundSession, Config, MountOption, Session, SessionACL};
 use nix::errno::Errno;
 use nix::mount::{MntFlags, umount2};
+use nix::sys::statfs::statfs;
 use verneuil_fs_core::fs::FileSystem;
 use verneuil_fs_core::{Options, Source};
 
@@ -100,15 +101,13 @@ pub fn prepare(mountpoint: &Path) -> Result<PathBuf, MountError> {
         return Err(MountError::NoHelper);
     }
     let failed = |cause| MountError::Mountpoint { mountpoint: mountpoint.into(), cause };
-    let is_dead = |error: &io::Error| error.raw_os_error() == Some(Errno::ENOTCONN as i32);
-    let mut found = std::fs::metadata(mountpoint);
-    if found.as_ref().err().is_some_and(is_dead) {
+    // Not `stat`, which the kernel may answer from what the dead daemon told it.
+    if statfs(mountpoint).err() == Some(Errno::ENOTCONN) {
         tracing::warn!(mountpoint = %mountpoint.display(), "replacing a dead mount");
         let absolute = std::path::absolute(mountpoint).map_err(failed)?;
         unmount_lazily(&absolute).map_err(|cause| MountError::Dead { mountpoint: mountpoint.into(), cause })?;
-        found = std::fs::metadata(mountpoint);
     }
-    match found {
+    match std::fs::metadata(mountpoint) {
         Ok(metadata) if metadata.is_dir() => {}
         Ok(_) => return Err(MountError::NotADirectory(mountpoint.into())),
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(MountError::Missing(mountpoint.into())),

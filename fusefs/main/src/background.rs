@@ -8,6 +8,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, ExitCode, Stdio};
 
 use anyhow::Context;
+use nix::sys::stat::{FileStat, SFlag, fstat};
 
 /// Set for the program that stays.
 const VARIABLE: &str = "VERNEUIL_FS_BACKGROUND";
@@ -21,8 +22,8 @@ const READY: &[u8] = b"ready";
 pub fn start() -> anyhow::Result<ExitCode> {
     let program = std::env::current_exe().context("can't find this program to start it in the background")?;
     let mut child = Command::new(&program)
-        .args(std::env::args_os().skip(1))
         .arg("--foreground")
+        .args(std::env::args_os().skip(1))
         .env(VARIABLE, "1")
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
@@ -70,9 +71,8 @@ pub fn ready() -> anyhow::Result<()> {
     let null = File::options().read(true).write(true).open("/dev/null").context("/dev/null")?;
     let mut stdout = std::io::stdout();
     stdout.write_all(READY).and_then(|()| stdout.flush()).context("nobody waits for the mount")?;
-    let stderr_is_file = nix::sys::stat::fstat(std::io::stderr())
-        .is_ok_and(|stat| nix::sys::stat::SFlag::from_bits_truncate(stat.st_mode & 0o170_000) == nix::sys::stat::SFlag::S_IFREG);
-    if !stderr_is_file {
+    let kind = |stat: FileStat| SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT;
+    if !fstat(std::io::stderr()).is_ok_and(|stat| kind(stat) == SFlag::S_IFREG) {
         nix::unistd::dup2_stderr(&null).context("stderr")?;
     }
     nix::unistd::dup2_stdout(&null).context("stdout")?;

@@ -3,7 +3,7 @@
 //!
 //! - `client`: stores and caches, one per process; loads manifests, conditionally;
 //! - `listing`: hosts, directories and databases, by the names of keys;
-//! - `snapshot`: an immutable state of one database: read, compare;
+//! - `snapshot`: an immutable state of one database: read; `diff` compares two;
 //! - `restore`: a whole snapshot into a file or a writer;
 //! - `frames`: memory, then disk cache, then store, one fetch at a time for each chunk;
 //! - `fetch`: range GETs, verification, second attempts, the next store;
@@ -15,6 +15,7 @@
 #![forbid(unsafe_code)]
 
 mod client;
+mod diff;
 mod disk;
 mod error;
 mod fetch;

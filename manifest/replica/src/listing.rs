@@ -17,6 +17,8 @@ use crate::error::ReplicaError;
 
 /// Manifests that one listing reads at the same time, for their names.
 const NAME_READS_MAX: usize = 8;
+/// Keys that are asked for when one is enough: a few may be no good.
+const FIRST_BELOW_PAGE_LEN: u32 = 16;
 
 /// One entry of a directory of a source host.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -138,13 +140,35 @@ impl Client {
         Ok(entries.into_keys().collect())
     }
 
-    /// Host and path of some database whose key starts with `prefix`.
+    /// Host and path of some database whose key starts with `prefix`, from the first store that answers.
     async fn first_below(&self, prefix: &str) -> Result<Option<(String, Vec<u8>)>, ReplicaError> {
+        let mut failure = None;
+        for store in &self.inner.source.stores {
+            match self.first_in(store, prefix).await {
+                Ok(found) => return Ok(found),
+                Err(error) => {
+                    failure.get_or_insert(error);
+                }
+            }
+        }
+        Err(failure.unwrap_or(ReplicaError::NoStore))
+    }
+
+    async fn first_in(
+        &self,
+        store: &Store,
+        prefix: &str,
+    ) -> Result<Option<(String, Vec<u8>)>, ReplicaError> {
         let mut continuation = None;
         loop {
-            let page = self
-                .first_store()?
-                .list_at_most(Space::Manifests, prefix, false, continuation, 16)
+            let page = store
+                .list_at_most(
+                    Space::Manifests,
+                    prefix,
+                    false,
+                    continuation,
+                    FIRST_BELOW_PAGE_LEN,
+                )
                 .await?;
             for listed in page
                 .objects
@@ -198,14 +222,6 @@ impl Client {
             }
         }
         Err(failure.unwrap_or(ReplicaError::NoStore))
-    }
-
-    fn first_store(&self) -> Result<&Store, ReplicaError> {
-        self.inner
-            .source
-            .stores
-            .first()
-            .ok_or(ReplicaError::NoStore)
     }
 }
 

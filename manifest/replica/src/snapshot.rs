@@ -1,7 +1,7 @@
 //! One committed state of one database, as a reader sees it; [`crate::client`] makes it, [`crate::frames`] brings its
-//! bytes, [`crate::restore`] copies all of it.
+//! bytes, [`crate::restore`] copies all of it, [`crate::diff`] compares two.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::{Arc, Weak};
 use std::time::SystemTime;
@@ -10,7 +10,7 @@ use bytes::Bytes;
 use tokio::sync::Semaphore;
 use verneuil_format::{
     CHUNK_LEN_BYTES, ChunkIndex, ChunkView, FormatError, LookupError, Manifest, Node, NodeId,
-    NodeRef, NodeSource, Patch, Stored, assemble,
+    NodeRef, NodeSource, Stored, assemble,
 };
 use verneuil_store::ETag;
 
@@ -26,8 +26,6 @@ const SEGMENT_CHUNKS: u32 = 64;
 const PREFETCH_SHARE: u64 = 8;
 /// Windows that are being prefetched for one snapshot.
 const PREFETCHES_MAX: usize = 4;
-/// Changed chunks whose changed pages are looked up in a diff; more are invalidated whole.
-const FINE_DIFF_CHUNKS_MAX: usize = 1024;
 
 /// An immutable state of a database. Dropping the last reference frees it; chunks stay in the caches.
 pub struct Snapshot {
@@ -197,75 +195,6 @@ impl Snapshot {
             start = end;
         }
         Ok(out)
-    }
-
-    /// Which bytes differ in `newer` (ascending, apart, not touching): whole chunks, or the pages in them where those
-    /// are known. What only one of the two has counts as different.
-    ///
-    /// # Errors
-    /// A node of a chunk list that can't be had.
-    pub async fn diff(&self, newer: &Self) -> Result<Vec<Range<u64>>, ReplicaError> {
-        let chunks = newer
-            .lookup(|nodes| self.manifest.diff(&newer.manifest, nodes))
-            .await?;
-        let len_max = self.len().max(newer.len());
-        let is_fine =
-            chunks.iter().map(ExactSizeIterator::len).sum::<usize>() <= FINE_DIFF_CHUNKS_MAX;
-        let mut differing: Vec<Range<u64>> = Vec::new();
-        let mut add = |range: Range<u64>| match differing.last_mut() {
-            Some(last) if range.start <= last.end => last.end = last.end.max(range.end),
-            _ if range.is_empty() => {}
-            _ => differing.push(range),
-        };
-        for range in chunks {
-            if is_fine {
-                for index in range {
-                    for part in self.differing_in(newer, ChunkIndex(index)) {
-                        add(part.start.min(len_max)..part.end.min(len_max));
-                    }
-                }
-            } else {
-                let (start, end) = (
-                    ChunkIndex(range.start).start(),
-                    ChunkIndex(range.end).start(),
-                );
-                add(start.min(len_max)..end.min(len_max));
-            }
-        }
-        Ok(differing)
-    }
-
-    /// The differing bytes of one chunk, ascending: of two that patch the same stored version, what the patches touch.
-    fn differing_in(&self, newer: &Self, index: ChunkIndex) -> Vec<Range<u64>> {
-        let start = index.start();
-        let whole = vec![start..start + u64::from(CHUNK_LEN_BYTES)];
-        let nodes = &*self.client.inner.nodes;
-        let (Ok(old), Ok(new)) = (
-            self.manifest.chunk(index, nodes),
-            newer.manifest.chunk(index, nodes),
-        ) else {
-            return whole;
-        };
-        if old.entry.id != new.entry.id || old.len != new.len {
-            return whole;
-        }
-        let ranges = |patch: Option<&Patch>| patch.map(|p| p.ranges.clone()).unwrap_or_default();
-        let (old, new) = (ranges(old.patch), ranges(new.patch));
-        let only_in = |some: &[_], others: &[_]| -> Vec<(u32, usize)> {
-            let not_there = |range: &&verneuil_format::PatchedRange| !others.contains(*range);
-            some.iter()
-                .filter(not_there)
-                .map(|r| (r.offset, r.bytes.len()))
-                .collect()
-        };
-        let touched: BTreeSet<_> = only_in(&old, &new)
-            .into_iter()
-            .chain(only_in(&new, &old))
-            .collect();
-        touched
-            .into_iter()
-            .map(|(offset, len)| start + u64::from(offset)..start + u64::from(offset) + len as u64)
-            .collect()
     }
 
     /// Runs a lookup in chunk lists, loading the nodes that it misses.

@@ -1,4 +1,5 @@
 //! The disk cache, as readers see it: persistent, bounded, shared, and never believed.
+#![allow(clippy::panic, reason = "a helper of a test fails by panicking")]
 
 mod common;
 

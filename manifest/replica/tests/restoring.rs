@@ -1,4 +1,5 @@
 //! Whole snapshots into files and writers: exact, or not at all.
+#![allow(clippy::panic, reason = "a helper of a test fails by panicking")]
 
 mod common;
 

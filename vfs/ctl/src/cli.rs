@@ -17,7 +17,7 @@ use clap::{Args, Parser, Subcommand};
     after_help = "Exit status: 0 done, 1 failed, 2 bad usage."
 )]
 pub struct Cli {
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = "Options of every command")]
     pub common: Common,
     #[command(subcommand)]
     pub command: Command,

@@ -45,12 +45,12 @@ impl Database {
         };
         // Symbolic links of this machine say nothing about another one.
         let is_here = config.host_name().is_ok_and(|here| here == host);
-        let path = if is_here {
+        let made_absolute = if is_here {
             paths::canonical(path)
         } else {
             paths::absolute(path)
         };
-        let path = path.map_err(|error| {
+        let path = made_absolute.map_err(|error| {
             Failure::Failed(format!("cannot make {} absolute: {error}", path.display()))
         })?;
         let key = verneuil_format::manifest_key(&host, &path);
@@ -98,11 +98,8 @@ pub async fn client(config: &Config) -> Result<Client, Failure> {
     for target in &config.targets {
         stores.push(Store::open(target, Arc::clone(&pacer)).await?);
     }
-    let client_config = ClientConfig {
-        disk_caches: config.caches.clone(),
-        ..ClientConfig::default()
-    };
-    Ok(Client::open(stores, client_config)?)
+    // Nothing is read twice here: the cache directories are left to the mount.
+    Ok(Client::open(stores, ClientConfig::default())?)
 }
 
 /// Where `-o` points: `None` is standard output.

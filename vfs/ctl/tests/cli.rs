@@ -383,3 +383,38 @@ fn a_spool_that_is_none_cannot_be_flushed() {
     let stderr = failure(&world.ctl(&["flush", "no-spool"]), 1);
     assert!(stderr.contains("no-spool"), "{stderr}");
 }
+
+#[test]
+fn an_interrupted_restore_removes_its_temp_file() {
+    let world = World::new();
+    success(&world.ctl(&["manifest", PATH, "--hostname", "web1", "-o", "m"]));
+    // A store that accepts connections and never answers.
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("bind");
+    let endpoint = format!("http://{}", listener.local_addr().expect("address"));
+    let config = format!(
+        r#"{{"replication_targets": [{{"s3": {{"region": "none", "endpoint": "{endpoint}",
+            "chunk_bucket": "chunks", "manifest_bucket": "manifests"}}}}]}}"#
+    );
+    let out_dir = world.path("out");
+    std::fs::create_dir(&out_dir).expect("mkdir");
+    let entries = || std::fs::read_dir(&out_dir).expect("directory").count();
+    let mut child = command(&["restore", "-m", "m", "-o", "out/copy.db"])
+        .env("VERNEUIL_CONFIG", config)
+        .env("AWS_ACCESS_KEY_ID", "key")
+        .env("AWS_SECRET_ACCESS_KEY", "secret")
+        .current_dir(world.dir.path())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("verneuilctl starts");
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
+    while entries() == 0 && std::time::Instant::now() < deadline {
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    assert_eq!(entries(), 1, "the temp file, {:?}", child.try_wait());
+    let pid = nix::unistd::Pid::from_raw(i32::try_from(child.id()).expect("a pid"));
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGINT).expect("kill");
+    let output = child.wait_with_output().expect("it ends");
+    assert!(failure(&output, 130).contains("interrupted"));
+    assert_eq!(entries(), 0);
+    drop(listener);
+}
