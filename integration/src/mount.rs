@@ -5,9 +5,9 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tempfile::NamedTempFile;
@@ -59,19 +59,15 @@ impl Mount {
     }
 
     fn wait_until_usable(&mut self) -> Result<()> {
-        let limit = std::time::Instant::now() + MOUNT_LIMIT;
-        while !is_mounted(&self.point) {
+        let limit = Instant::now() + MOUNT_LIMIT;
+        // That something is mounted there is not enough: it may be the dead mount that this one replaces.
+        while !is_mounted(&self.point) || !list(&self.point)?.status.success() {
             if let Some(status) = self.daemon.try_wait()? {
                 bail!("verneuil-fs ended with {status}: {}", self.log());
             }
-            if std::time::Instant::now() > limit {
-                bail!("no mount after {MOUNT_LIMIT:?}: {}", self.log());
-            }
+            ensure!(Instant::now() < limit, "no usable mount after {MOUNT_LIMIT:?}: {}", self.log());
             std::thread::sleep(Duration::from_millis(10));
         }
-        list(&self.point)?
-            .ok()
-            .with_context(|| format!("the mount does not answer: {}", self.log()))?;
         Ok(())
     }
 

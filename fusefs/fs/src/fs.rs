@@ -97,7 +97,9 @@ impl<S: Source> FileSystem<S> {
     ) -> io::Result<Self> {
         let notify = Notifications::start(kernel)?;
         let shared = Arc::new(Shared::new(source, runtime, options, notify));
-        let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let since_1970 = SystemTime::now()
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .unwrap_or_default();
         Ok(Self {
             tree: Arc::new(Tree::new(shared.clone())),
             shared,
@@ -143,7 +145,10 @@ impl<S: Source> FileSystem<S> {
                 this.tree.forget(ino, 1);
             }
             reply(match result {
-                Ok((head, attr_ttl)) => Ok(Lookup::Found { attr: this.file_attr(ino, head), attr_ttl }),
+                Ok((head, attr_ttl)) => Ok(Lookup::Found {
+                    attr: this.file_attr(ino, head),
+                    attr_ttl,
+                }),
                 Err(Errno::ENOENT) => Ok(Lookup::Absent { ttl: SHORT_TTL }),
                 Err(errno) => Err(errno),
             });
@@ -177,8 +182,15 @@ impl<S: Source> FileSystem<S> {
             Some(Node::Dir(_)) => reply(Err(Errno::EISDIR)),
             Some(Node::File(file)) => {
                 let handle = self.next_handle.fetch_add(1, Ordering::Relaxed);
-                let request = OpenRequest { handle, thread, private };
-                file.open(request, Box::new(move |result| reply(result.map(|()| handle))));
+                let request = OpenRequest {
+                    handle,
+                    thread,
+                    private,
+                };
+                file.open(
+                    request,
+                    Box::new(move |result| reply(result.map(|()| handle))),
+                );
             }
         }
     }
@@ -221,7 +233,12 @@ impl<S: Source> FileSystem<S> {
     ///
     /// # Errors
     /// `EBADF` if there is no such file or handle.
-    pub fn get_lock(&self, ino: u64, handle: u64, request: &LockRequest) -> Result<Option<LockRequest>, Errno> {
+    pub fn get_lock(
+        &self,
+        ino: u64,
+        handle: u64,
+        request: &LockRequest,
+    ) -> Result<Option<LockRequest>, Errno> {
         self.file(ino)?.get_lock(handle, request)
     }
 
@@ -236,7 +253,10 @@ impl<S: Source> FileSystem<S> {
         self.shared.runtime.spawn(async move {
             reply(match this.tree.listing(&dir).await {
                 Ok(listing) => {
-                    this.open_dirs.lock().unwrap_or_else(PoisonError::into_inner).insert(handle, listing);
+                    this.open_dirs
+                        .lock()
+                        .unwrap_or_else(PoisonError::into_inner)
+                        .insert(handle, listing);
                     Ok(handle)
                 }
                 Err(error) => {
@@ -255,16 +275,26 @@ impl<S: Source> FileSystem<S> {
         /// More than fit into one answer; the rest is asked for again.
         const ENTRIES_MAX: usize = 1_024;
         let dir = self.dir(ino)?;
-        let open_dirs = self.open_dirs.lock().unwrap_or_else(PoisonError::into_inner);
+        let open_dirs = self
+            .open_dirs
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         let listing = open_dirs.get(&handle).ok_or(Errno::EBADF)?.clone();
         drop(open_dirs);
         let dots = [(&b"."[..], dir.ino), (&b".."[..], dir.parent)];
-        let dots = dots.into_iter().map(|(name, ino)| (name, EntryKind::Directory, Some(ino)));
+        let dots = dots
+            .into_iter()
+            .map(|(name, ino)| (name, EntryKind::Directory, Some(ino)));
         let all = dots.chain(listing.iter().map(|(name, kind)| (name, kind, None)));
-        let wanted = (1..).zip(all).skip(usize::try_from(offset).unwrap_or(usize::MAX)).take(ENTRIES_MAX);
+        let wanted = (1..)
+            .zip(all)
+            .skip(usize::try_from(offset).unwrap_or(usize::MAX))
+            .take(ENTRIES_MAX);
         Ok(wanted
             .map(|(next_offset, (name, kind, known))| DirEntry {
-                ino: known.or_else(|| self.tree.known_ino(ino, name)).unwrap_or(UNKNOWN_INO),
+                ino: known
+                    .or_else(|| self.tree.known_ino(ino, name))
+                    .unwrap_or(UNKNOWN_INO),
                 kind,
                 name: name.to_vec(),
                 next_offset,
@@ -274,7 +304,10 @@ impl<S: Source> FileSystem<S> {
 
     /// A directory handle is gone.
     pub fn release_dir(&self, handle: u64) {
-        self.open_dirs.lock().unwrap_or_else(PoisonError::into_inner).remove(&handle);
+        self.open_dirs
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(&handle);
     }
 
     fn file(&self, ino: u64) -> Result<Arc<LiveFile<S>>, Errno> {
@@ -295,13 +328,29 @@ impl<S: Source> FileSystem<S> {
     fn file_attr(&self, ino: u64, head: Head) -> Attr {
         let Options { uid, gid, .. } = self.shared.options;
         let perm = self.shared.options.file_perm();
-        Attr { ino, kind: EntryKind::Database, size: head.len, mtime_ns: head.mtime_ns, perm, uid, gid }
+        Attr {
+            ino,
+            kind: EntryKind::Database,
+            size: head.len,
+            mtime_ns: head.mtime_ns,
+            perm,
+            uid,
+            gid,
+        }
     }
 
     fn dir_attr(&self, ino: u64) -> Attr {
         let Options { uid, gid, .. } = self.shared.options;
         let perm = self.shared.options.dir_perm();
-        Attr { ino, kind: EntryKind::Directory, size: 0, mtime_ns: self.mounted_ns, perm, uid, gid }
+        Attr {
+            ino,
+            kind: EntryKind::Directory,
+            size: 0,
+            mtime_ns: self.mounted_ns,
+            perm,
+            uid,
+            gid,
+        }
     }
 }
 

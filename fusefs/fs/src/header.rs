@@ -74,7 +74,10 @@ impl HeaderPatch {
         let mut put = |at: usize, value: &[u8]| {
             for (i, byte) in value.iter().enumerate() {
                 let place = (at + i) as u64;
-                if let Some(target) = place.checked_sub(offset).and_then(|i| bytes.get_mut(usize::try_from(i).ok()?)) {
+                if let Some(target) = place
+                    .checked_sub(offset)
+                    .and_then(|i| bytes.get_mut(usize::try_from(i).ok()?))
+                {
                     *target = *byte;
                 }
             }
@@ -134,8 +137,16 @@ mod tests {
         let mut history = HeaderHistory::default();
         assert_eq!(served(&mut history, &header(1, 10, 10)), header(1, 10, 10));
         assert_eq!(served(&mut history, &header(1, 10, 10)), header(1, 11, 11));
-        assert_eq!(served(&mut history, &header(1, 5, 5)), header(1, 12, 12), "replaced by an older file");
-        assert_eq!(served(&mut history, &header(1, 11, 11)), header(1, 13, 13), "11 was served for other content");
+        assert_eq!(
+            served(&mut history, &header(1, 5, 5)),
+            header(1, 12, 12),
+            "replaced by an older file"
+        );
+        assert_eq!(
+            served(&mut history, &header(1, 11, 11)),
+            header(1, 13, 13),
+            "11 was served for other content"
+        );
         assert_eq!(served(&mut history, &header(1, 20, 20)), header(1, 20, 20));
     }
 

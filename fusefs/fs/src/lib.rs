@@ -31,6 +31,8 @@ pub mod replica;
 pub mod source;
 #[cfg(test)]
 mod testing;
+#[cfg(test)]
+mod tests;
 mod tree;
 mod view;
 

@@ -76,7 +76,12 @@ impl LockTable {
             return Err(Errno::ENOLCK);
         }
         self.unlock(request.owner, request.start, request.end);
-        self.held.push(Held { owner: request.owner, handle, pid: request.pid, range: request.start..=request.end });
+        self.held.push(Held {
+            owner: request.owner,
+            handle,
+            pid: request.pid,
+            range: request.start..=request.end,
+        });
         Ok(())
     }
 
@@ -88,10 +93,16 @@ impl LockTable {
                 return true;
             }
             if *held.range.start() < start {
-                rest.push(Held { range: *held.range.start()..=start - 1, ..held.clone() });
+                rest.push(Held {
+                    range: *held.range.start()..=start - 1,
+                    ..held.clone()
+                });
             }
             if *held.range.end() > end {
-                rest.push(Held { range: end + 1..=*held.range.end(), ..held.clone() });
+                rest.push(Held {
+                    range: end + 1..=*held.range.end(),
+                    ..held.clone()
+                });
             }
             false
         });
@@ -111,12 +122,16 @@ impl LockTable {
 
     /// True if `owner` holds a lock that covers some of the SHARED range.
     pub fn shared_by(&self, owner: u64) -> bool {
-        self.held.iter().any(|held| held.owner == owner && overlaps(&held.range, &(SHARED_FIRST..=SHARED_LAST)))
+        self.held
+            .iter()
+            .any(|held| held.owner == owner && overlaps(&held.range, &(SHARED_FIRST..=SHARED_LAST)))
     }
 
     /// True if anybody does: the inode must not advance.
     pub fn shared(&self) -> bool {
-        self.held.iter().any(|held| overlaps(&held.range, &(SHARED_FIRST..=SHARED_LAST)))
+        self.held
+            .iter()
+            .any(|held| overlaps(&held.range, &(SHARED_FIRST..=SHARED_LAST)))
     }
 
     /// `F_GETLK`: the lock of somebody else that stands in the way, as a request of its holder.
@@ -125,7 +140,10 @@ impl LockTable {
             return None;
         }
         let wanted = request.start..=request.end;
-        let held = self.held.iter().find(|held| held.owner != request.owner && overlaps(&held.range, &wanted))?;
+        let held = self
+            .held
+            .iter()
+            .find(|held| held.owner != request.owner && overlaps(&held.range, &wanted))?;
         Some(LockRequest {
             owner: held.owner,
             pid: held.pid,
@@ -147,15 +165,25 @@ mod tests {
     use super::*;
 
     fn request(owner: u64, start: u64, end: u64) -> LockRequest {
-        LockRequest { owner, pid: 7, start, end, kind: LockKind::Read }
+        LockRequest {
+            owner,
+            pid: 7,
+            start,
+            end,
+            kind: LockKind::Read,
+        }
     }
 
     #[test]
     fn the_pending_byte_is_not_the_shared_range() {
         let mut table = LockTable::default();
-        table.lock(1, &request(9, SHARED_FIRST - 2, SHARED_FIRST - 1)).unwrap();
+        table
+            .lock(1, &request(9, SHARED_FIRST - 2, SHARED_FIRST - 1))
+            .unwrap();
         assert!(!table.shared());
-        table.lock(1, &request(9, SHARED_FIRST, SHARED_LAST)).unwrap();
+        table
+            .lock(1, &request(9, SHARED_FIRST, SHARED_LAST))
+            .unwrap();
         assert!(table.shared() && table.shared_by(9) && !table.shared_by(8));
         table.unlock(9, 0, u64::MAX);
         assert!(!table.shared());
@@ -164,11 +192,18 @@ mod tests {
     #[test]
     fn posix_locks_end_with_flush_and_ofd_locks_only_with_release() {
         let mut table = LockTable::default();
-        table.lock(1, &request(100, SHARED_FIRST, SHARED_LAST)).unwrap(); // POSIX: the process owns it
-        table.lock(2, &request(200, SHARED_FIRST, SHARED_LAST)).unwrap(); // OFD: the open file owns it
+        table
+            .lock(1, &request(100, SHARED_FIRST, SHARED_LAST))
+            .unwrap(); // POSIX: the process owns it
+        table
+            .lock(2, &request(200, SHARED_FIRST, SHARED_LAST))
+            .unwrap(); // OFD: the open file owns it
         table.flush(100);
         assert!(!table.shared_by(100));
-        assert!(table.shared_by(200), "a flush of the process leaves the OFD lock");
+        assert!(
+            table.shared_by(200),
+            "a flush of the process leaves the OFD lock"
+        );
         table.release(1);
         assert!(table.shared_by(200));
         table.release(2);
@@ -179,7 +214,13 @@ mod tests {
     fn getlk_reports_a_read_lock_of_another_owner_to_a_writer_only() {
         let mut table = LockTable::default();
         table.lock(1, &request(100, 10, 20)).unwrap();
-        let write = |owner| LockRequest { owner, pid: 8, start: 20, end: 30, kind: LockKind::Write };
+        let write = |owner| LockRequest {
+            owner,
+            pid: 8,
+            start: 20,
+            end: 30,
+            kind: LockKind::Write,
+        };
         assert_eq!(table.conflict(&write(101)), Some(request(100, 10, 20)));
         assert_eq!(table.conflict(&write(100)), None);
         assert_eq!(table.conflict(&request(101, 10, 20)), None);
@@ -189,7 +230,12 @@ mod tests {
     fn a_full_table_refuses_and_keeps_what_it_has() {
         let mut table = LockTable::default();
         for i in 0..LOCKS_PER_INODE_MAX as u64 {
-            table.held.push(Held { owner: i, handle: 0, pid: 0, range: 0..=0 });
+            table.held.push(Held {
+                owner: i,
+                handle: 0,
+                pid: 0,
+                range: 0..=0,
+            });
         }
         assert_eq!(table.lock(0, &request(1, 0, 0)), Err(Errno::ENOLCK));
         assert_eq!(table.held.len(), LOCKS_PER_INODE_MAX);

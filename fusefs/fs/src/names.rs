@@ -21,7 +21,10 @@ pub fn is_valid(name: &[u8]) -> bool {
 
 /// The database whose sidecar `name` would be.
 pub fn sidecar_of(name: &[u8]) -> Option<&[u8]> {
-    SIDECAR_SUFFIXES.iter().find_map(|suffix| name.strip_suffix(*suffix)).filter(|base| !base.is_empty())
+    SIDECAR_SUFFIXES
+        .iter()
+        .find_map(|suffix| name.strip_suffix(*suffix))
+        .filter(|base| !base.is_empty())
 }
 
 /// The visible entries of a directory.
@@ -42,7 +45,9 @@ impl Listing {
         }
         let hidden: Vec<Vec<u8>> = all
             .keys()
-            .filter(|name| sidecar_of(name).is_some_and(|base| all.get(base) == Some(&EntryKind::Database)))
+            .filter(|name| {
+                sidecar_of(name).is_some_and(|base| all.get(base) == Some(&EntryKind::Database))
+            })
             .cloned()
             .collect();
         for name in hidden {
@@ -58,14 +63,25 @@ impl Listing {
 
     /// All entries in the order of their names.
     pub fn iter(&self) -> impl Iterator<Item = (&[u8], EntryKind)> {
-        self.entries.iter().map(|(name, kind)| (name.as_slice(), *kind))
+        self.entries
+            .iter()
+            .map(|(name, kind)| (name.as_slice(), *kind))
     }
 
     /// Names that lead elsewhere in `newer`, or appear or vanish there.
     pub fn changed_names(&self, newer: &Self) -> Vec<Vec<u8>> {
-        let gone_or_other = self.entries.iter().filter(|(name, kind)| newer.entries.get(*name) != Some(kind));
-        let new = newer.entries.iter().filter(|(name, _)| !self.entries.contains_key(*name));
-        gone_or_other.chain(new).map(|(name, _)| name.clone()).collect()
+        let gone_or_other = self
+            .entries
+            .iter()
+            .filter(|(name, kind)| newer.entries.get(*name) != Some(kind));
+        let new = newer
+            .entries
+            .iter()
+            .filter(|(name, _)| !self.entries.contains_key(*name));
+        gone_or_other
+            .chain(new)
+            .map(|(name, _)| name.clone())
+            .collect()
     }
 }
 
@@ -84,11 +100,17 @@ mod tests {
     use super::*;
 
     fn entry(name: &str, kind: EntryKind) -> Entry {
-        Entry { name: name.into(), kind }
+        Entry {
+            name: name.into(),
+            kind,
+        }
     }
 
     fn names(listing: &Listing) -> Vec<String> {
-        listing.iter().map(|(name, _)| String::from_utf8_lossy(name).into_owned()).collect()
+        listing
+            .iter()
+            .map(|(name, _)| String::from_utf8_lossy(name).into_owned())
+            .collect()
     }
 
     #[test]
@@ -97,7 +119,9 @@ mod tests {
         let bad = ["", ".", "..", "a/b", "/", "../../etc", "nul\0", &long];
         let listing = Listing::new(bad.iter().map(|name| entry(name, EntryKind::Database)));
         assert_eq!(listing, Listing::default());
-        assert!(is_valid(b"...") && is_valid(b"a b") && is_valid(&[0xFF]) && is_valid(&[b'x'; 255]));
+        assert!(
+            is_valid(b"...") && is_valid(b"a b") && is_valid(&[0xFF]) && is_valid(&[b'x'; 255])
+        );
     }
 
     #[test]
@@ -112,13 +136,22 @@ mod tests {
             entry("dir-journal", EntryKind::Database),
             entry("-journal", EntryKind::Database),
         ]);
-        assert_eq!(names(&listing), ["-journal", "a.db", "b-wal", "dir", "dir-journal"]);
+        assert_eq!(
+            names(&listing),
+            ["-journal", "a.db", "b-wal", "dir", "dir-journal"]
+        );
     }
 
     #[test]
     fn a_database_wins_over_a_directory_of_its_name() {
-        for order in [[EntryKind::Database, EntryKind::Directory], [EntryKind::Directory, EntryKind::Database]] {
-            assert_eq!(Listing::new(order.map(|kind| entry("x", kind))).get(b"x"), Some(EntryKind::Database));
+        for order in [
+            [EntryKind::Database, EntryKind::Directory],
+            [EntryKind::Directory, EntryKind::Database],
+        ] {
+            assert_eq!(
+                Listing::new(order.map(|kind| entry("x", kind))).get(b"x"),
+                Some(EntryKind::Database)
+            );
         }
     }
 
@@ -134,7 +167,10 @@ mod tests {
             entry("new", EntryKind::Database),
             entry("other", EntryKind::Database),
         ]);
-        assert_eq!(old.changed_names(&new), [b"gone".to_vec(), b"other".to_vec(), b"new".to_vec()]);
+        assert_eq!(
+            old.changed_names(&new),
+            [b"gone".to_vec(), b"other".to_vec(), b"new".to_vec()]
+        );
     }
 
     #[test]

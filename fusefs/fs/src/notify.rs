@@ -23,7 +23,10 @@ impl Notifications {
     /// # Errors
     /// A thread could not be started.
     pub fn start(kernel: Arc<dyn Kernel>) -> io::Result<Self> {
-        Ok(Self { data: spawn("notify-data", kernel.clone())?, names: spawn("notify-names", kernel)? })
+        Ok(Self {
+            data: spawn("notify-data", kernel.clone())?,
+            names: spawn("notify-names", kernel)?,
+        })
     }
 
     /// Pages and attributes.

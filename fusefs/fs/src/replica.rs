@@ -38,7 +38,10 @@ impl Source for replica::Client {
 
     async fn head(&self, host: &str, path: &[u8]) -> Result<Option<Head>, SourceError> {
         let head = self.stat(&manifest_key(host, path)).await?;
-        Ok(head.map(|head| Head { len: head.file_len, mtime_ns: head.commit_time_ns }))
+        Ok(head.map(|head| Head {
+            len: head.file_len,
+            mtime_ns: head.commit_time_ns,
+        }))
     }
 
     async fn load(
@@ -47,18 +50,23 @@ impl Source for replica::Client {
         path: &[u8],
         known: Option<&Arc<replica::Snapshot>>,
     ) -> Result<Loaded<replica::Snapshot>, SourceError> {
-        Ok(match Self::load(self, &manifest_key(host, path), known).await? {
-            replica::Loaded::Unchanged => Loaded::Unchanged,
-            replica::Loaded::New(snapshot) => Loaded::New(snapshot),
-            replica::Loaded::Missing => Loaded::Missing,
-        })
+        Ok(
+            match Self::load(self, &manifest_key(host, path), known).await? {
+                replica::Loaded::Unchanged => Loaded::Unchanged,
+                replica::Loaded::New(snapshot) => Loaded::New(snapshot),
+                replica::Loaded::Missing => Loaded::Missing,
+            },
+        )
     }
 }
 
 impl Snapshot for replica::Snapshot {
     fn head(&self) -> Head {
         let head = self.manifest().head();
-        Head { len: head.file_len, mtime_ns: head.commit_time_ns }
+        Head {
+            len: head.file_len,
+            mtime_ns: head.commit_time_ns,
+        }
     }
 
     fn read_cached(&self, offset: u64, len: usize) -> Option<Vec<u8>> {

@@ -56,10 +56,18 @@ pub trait Source: Send + Sync + 'static {
     fn hosts(&self) -> impl Future<Output = Result<Vec<String>, SourceError>> + Send;
 
     /// Entries of directory `dir` (absolute) of `host`; empty if there is no such directory.
-    fn list(&self, host: &str, dir: &[u8]) -> impl Future<Output = Result<Vec<Entry>, SourceError>> + Send;
+    fn list(
+        &self,
+        host: &str,
+        dir: &[u8],
+    ) -> impl Future<Output = Result<Vec<Entry>, SourceError>> + Send;
 
     /// Length and time of the newest snapshot without loading it; `None` if there is no such database.
-    fn head(&self, host: &str, path: &[u8]) -> impl Future<Output = Result<Option<Head>, SourceError>> + Send;
+    fn head(
+        &self,
+        host: &str,
+        path: &[u8],
+    ) -> impl Future<Output = Result<Option<Head>, SourceError>> + Send;
 
     /// The newest snapshot, unless it is the `known` one.
     fn load(
@@ -79,8 +87,15 @@ pub trait Snapshot: Send + Sync + 'static {
     fn read_cached(&self, offset: u64, len: usize) -> Option<Vec<u8>>;
 
     /// The bytes of a range, cut at the end of the file.
-    fn read(&self, offset: u64, len: usize) -> impl Future<Output = Result<Vec<u8>, SourceError>> + Send;
+    fn read(
+        &self,
+        offset: u64,
+        len: usize,
+    ) -> impl Future<Output = Result<Vec<u8>, SourceError>> + Send;
 
     /// Ranges that may differ in `newer`; what lies beyond the end of the shorter file is included.
-    fn diff(&self, newer: &Self) -> impl Future<Output = Result<Vec<Range<u64>>, SourceError>> + Send;
+    fn diff(
+        &self,
+        newer: &Self,
+    ) -> impl Future<Output = Result<Vec<Range<u64>>, SourceError>> + Send;
 }

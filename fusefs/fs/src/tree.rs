@@ -69,10 +69,20 @@ impl<S: Source> Tree<S> {
             path: Vec::new(),
             listing: tokio::sync::Mutex::default(),
         };
-        let slot = Slot { node: Node::Dir(Arc::new(root)), name: (0, Vec::new()), lookups: 1 };
-        let table =
-            Table { nodes: HashMap::from([(ROOT_INO, slot)]), names: HashMap::new(), next_ino: ROOT_INO + 1 };
-        Self { shared, table: Mutex::new(table) }
+        let slot = Slot {
+            node: Node::Dir(Arc::new(root)),
+            name: (0, Vec::new()),
+            lookups: 1,
+        };
+        let table = Table {
+            nodes: HashMap::from([(ROOT_INO, slot)]),
+            names: HashMap::new(),
+            next_ino: ROOT_INO + 1,
+        };
+        Self {
+            shared,
+            table: Mutex::new(table),
+        }
     }
 
     pub fn node(&self, ino: u64) -> Option<Node<S>> {
@@ -92,7 +102,9 @@ impl<S: Source> Tree<S> {
         {
             return Some(Known::Sidecar);
         }
-        let file = table.file(parent, name).filter(|file| file.is_watched() && !file.is_retired())?;
+        let file = table
+            .file(parent, name)
+            .filter(|file| file.is_watched() && !file.is_retired())?;
         table.count(file.ino);
         Some(Known::File(file))
     }
@@ -101,7 +113,12 @@ impl<S: Source> Tree<S> {
     pub async fn lookup(&self, dir: &Dir, name: &[u8]) -> Result<Found<S>, SourceError> {
         let listing = dir.listing(&self.shared).await?;
         match listing.get(name) {
-            Some(kind) => Ok(Found::Node(self.lock().enter(&self.shared, dir, name, kind))),
+            Some(kind) => Ok(Found::Node(self.lock().enter(
+                &self.shared,
+                dir,
+                name,
+                kind,
+            ))),
             None => Ok(match sidecar_of(name).and_then(|base| listing.get(base)) {
                 Some(EntryKind::Database) => Found::Sidecar,
                 _ => Found::Nothing,
@@ -117,7 +134,9 @@ impl<S: Source> Tree<S> {
     /// The kernel forgot `count` lookups of an inode.
     pub fn forget(&self, ino: u64, count: u64) {
         let mut table = self.lock();
-        let Some(slot) = table.nodes.get_mut(&ino) else { return };
+        let Some(slot) = table.nodes.get_mut(&ino) else {
+            return;
+        };
         slot.lookups = slot.lookups.saturating_sub(count);
         if slot.lookups == 0 && ino != ROOT_INO {
             let name = slot.name.clone();
@@ -163,7 +182,13 @@ impl<S: Source> Table<S> {
     }
 
     /// The node of an entry: the one that the name leads to, unless that is of another kind or retired.
-    fn enter(&mut self, shared: &Arc<Shared<S>>, dir: &Dir, name: &[u8], kind: EntryKind) -> Node<S> {
+    fn enter(
+        &mut self,
+        shared: &Arc<Shared<S>>,
+        dir: &Dir,
+        name: &[u8],
+        kind: EntryKind,
+    ) -> Node<S> {
         let key = (dir.ino, name.to_vec());
         if let Some(slot) = self.names.get(&key).and_then(|ino| self.nodes.get_mut(ino)) {
             let fits = match &slot.node {
@@ -184,14 +209,32 @@ impl<S: Source> Table<S> {
         let node = match kind {
             EntryKind::Directory => {
                 let listing = tokio::sync::Mutex::default();
-                Node::Dir(Arc::new(Dir { ino, parent: dir.ino, host: Some(host), path, listing }))
+                Node::Dir(Arc::new(Dir {
+                    ino,
+                    parent: dir.ino,
+                    host: Some(host),
+                    path,
+                    listing,
+                }))
             }
             EntryKind::Database => {
-                let place = Place { parent: dir.ino, name: name.to_vec(), host, path };
+                let place = Place {
+                    parent: dir.ino,
+                    name: name.to_vec(),
+                    host,
+                    path,
+                };
                 Node::File(Arc::new(LiveFile::new(ino, place, shared.clone())))
             }
         };
-        self.nodes.insert(ino, Slot { node: node.clone(), name: key.clone(), lookups: 1 });
+        self.nodes.insert(
+            ino,
+            Slot {
+                node: node.clone(),
+                name: key.clone(),
+                lookups: 1,
+            },
+        );
         self.names.insert(key, ino);
         node
     }
@@ -211,7 +254,13 @@ impl Dir {
             Some(host) => shared.source.list(host, &self.path).await?,
             None => {
                 let hosts = shared.source.hosts().await?;
-                hosts.into_iter().map(|host| Entry { name: host.into(), kind: EntryKind::Directory }).collect()
+                hosts
+                    .into_iter()
+                    .map(|host| Entry {
+                        name: host.into(),
+                        kind: EntryKind::Directory,
+                    })
+                    .collect()
             }
         };
         let listing = Arc::new(Listing::new(entries));

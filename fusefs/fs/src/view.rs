@@ -18,7 +18,11 @@ pub struct View<N> {
 impl<N: Snapshot> View<N> {
     /// `patch` comes from the inode's history, and `number` is the inode's next.
     pub fn new(snapshot: Arc<N>, patch: Option<HeaderPatch>, number: u64) -> Self {
-        Self { snapshot, patch, number }
+        Self {
+            snapshot,
+            patch,
+            number,
+        }
     }
 
     /// Length and time.
@@ -33,7 +37,9 @@ impl<N: Snapshot> View<N> {
 
     /// What is in memory; see [`Snapshot::read_cached`].
     pub fn read_cached(&self, offset: u64, len: usize) -> Option<Vec<u8>> {
-        self.snapshot.read_cached(offset, len).map(|bytes| self.patched(offset, bytes))
+        self.snapshot
+            .read_cached(offset, len)
+            .map(|bytes| self.patched(offset, bytes))
     }
 
     /// See [`Snapshot::read`].

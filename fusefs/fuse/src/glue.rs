@@ -8,9 +8,9 @@ use std::os::unix::ffi::OsStrExt;
 use std::time::{Duration, SystemTime};
 
 use fuser::{
-    Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation, INodeNo, InitFlags, KernelConfig,
-    LockOwner, OpenFlags, ReplyAttr, ReplyData, ReplyDirectory, ReplyEmpty, ReplyEntry, ReplyLock, ReplyOpen,
-    ReplyStatfs, Request,
+    Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation, INodeNo, InitFlags,
+    KernelConfig, LockOwner, OpenFlags, ReplyAttr, ReplyData, ReplyDirectory, ReplyEmpty,
+    ReplyEntry, ReplyLock, ReplyOpen, ReplyStatfs, Request,
 };
 use nix::errno::Errno as CoreErrno;
 use verneuil_fs_core::fs::{Attr, FileSystem, Lookup};
@@ -36,9 +36,15 @@ pub struct Glue<S: Source> {
 impl<S: Source> Filesystem for Glue<S> {
     fn init(&mut self, _request: &Request, config: &mut KernelConfig) -> io::Result<()> {
         // Locks reach the daemon; pages stay until they are dropped explicitly. Nothing works without these two.
-        for (flag, since) in [(InitFlags::FUSE_POSIX_LOCKS, "2.6.30"), (InitFlags::FUSE_EXPLICIT_INVAL_DATA, "5.2")] {
+        for (flag, since) in [
+            (InitFlags::FUSE_POSIX_LOCKS, "2.6.30"),
+            (InitFlags::FUSE_EXPLICIT_INVAL_DATA, "5.2"),
+        ] {
             config.add_capabilities(flag).map_err(|_| {
-                io::Error::new(io::ErrorKind::Unsupported, format!("the kernel is too old: Linux {since} or later"))
+                io::Error::new(
+                    io::ErrorKind::Unsupported,
+                    format!("the kernel is too old: Linux {since} or later"),
+                )
             })?;
         }
         let _ = config.add_capabilities(InitFlags::FUSE_PARALLEL_DIROPS);
@@ -64,7 +70,13 @@ impl<S: Source> Filesystem for Glue<S> {
         self.fs.forget(ino.0, count);
     }
 
-    fn getattr(&self, _request: &Request, ino: INodeNo, _handle: Option<FileHandle>, reply: ReplyAttr) {
+    fn getattr(
+        &self,
+        _request: &Request,
+        ino: INodeNo,
+        _handle: Option<FileHandle>,
+        reply: ReplyAttr,
+    ) {
         let answer = move |result| match result {
             Ok((attr, ttl)) => reply.attr(&ttl, &file_attr(&attr)),
             Err(error) => reply.error(errno(error)),
@@ -78,12 +90,17 @@ impl<S: Source> Filesystem for Glue<S> {
         }
         // sqlite opens with O_NOFOLLOW and locks what it reads; see `live/handles.rs` of the core.
         let private = flags.0 & libc::O_NOFOLLOW == 0;
-        let how = if private { FopenFlags::FOPEN_DIRECT_IO } else { FopenFlags::FOPEN_KEEP_CACHE };
+        let how = if private {
+            FopenFlags::FOPEN_DIRECT_IO
+        } else {
+            FopenFlags::FOPEN_KEEP_CACHE
+        };
         let answer = move |result| match result {
             Ok(handle) => reply.opened(FileHandle(handle), how),
             Err(error) => reply.error(errno(error)),
         };
-        self.fs.open(ino.0, request.pid(), private, Box::new(answer));
+        self.fs
+            .open(ino.0, request.pid(), private, Box::new(answer));
     }
 
     fn read(
@@ -101,10 +118,18 @@ impl<S: Source> Filesystem for Glue<S> {
             Ok(bytes) => reply.data(&bytes),
             Err(error) => reply.error(errno(error)),
         };
-        self.fs.read(ino.0, handle.0, offset, size as usize, Box::new(answer));
+        self.fs
+            .read(ino.0, handle.0, offset, size as usize, Box::new(answer));
     }
 
-    fn flush(&self, _request: &Request, ino: INodeNo, _handle: FileHandle, owner: LockOwner, reply: ReplyEmpty) {
+    fn flush(
+        &self,
+        _request: &Request,
+        ino: INodeNo,
+        _handle: FileHandle,
+        owner: LockOwner,
+        reply: ReplyEmpty,
+    ) {
         answer_empty(reply, self.fs.flush(ino.0, owner.0));
     }
 
@@ -141,7 +166,12 @@ impl<S: Source> Filesystem for Glue<S> {
             Ok(entries) => {
                 for entry in entries {
                     let name = OsStr::from_bytes(&entry.name);
-                    if reply.add(INodeNo(entry.ino), entry.next_offset, file_type(entry.kind), name) {
+                    if reply.add(
+                        INodeNo(entry.ino),
+                        entry.next_offset,
+                        file_type(entry.kind),
+                        name,
+                    ) {
                         break;
                     }
                 }
@@ -165,7 +195,16 @@ impl<S: Source> Filesystem for Glue<S> {
 
     fn statfs(&self, _request: &Request, _ino: INodeNo, reply: ReplyStatfs) {
         // A store has no size; `df` shows 0 and leaves the mount out by default.
-        reply.statfs(0, 0, 0, 0, 0, BLOCK_LEN_BYTES, NAME_MAX_BYTES, BLOCK_LEN_BYTES);
+        reply.statfs(
+            0,
+            0,
+            0,
+            0,
+            0,
+            BLOCK_LEN_BYTES,
+            NAME_MAX_BYTES,
+            BLOCK_LEN_BYTES,
+        );
     }
 
     fn getlk(
@@ -180,8 +219,16 @@ impl<S: Source> Filesystem for Glue<S> {
         pid: u32,
         reply: ReplyLock,
     ) {
-        let Some(kind) = lock_kind(kind) else { return reply.error(Errno::EINVAL) };
-        let request = LockRequest { owner: owner.0, pid, start, end, kind };
+        let Some(kind) = lock_kind(kind) else {
+            return reply.error(Errno::EINVAL);
+        };
+        let request = LockRequest {
+            owner: owner.0,
+            pid,
+            start,
+            end,
+            kind,
+        };
         match self.fs.get_lock(ino.0, handle.0, &request) {
             Ok(None) => reply.locked(start, end, libc::F_UNLCK, 0),
             Ok(Some(held)) => reply.locked(held.start, held.end, libc::F_RDLCK, held.pid),
@@ -202,9 +249,22 @@ impl<S: Source> Filesystem for Glue<S> {
         _sleep: bool,
         reply: ReplyEmpty,
     ) {
-        let Some(kind) = lock_kind(kind) else { return reply.error(Errno::EINVAL) };
-        let request = LockRequest { owner: owner.0, pid, start, end, kind };
-        self.fs.set_lock(ino.0, handle.0, request, Box::new(move |result| answer_empty(reply, result)));
+        let Some(kind) = lock_kind(kind) else {
+            return reply.error(Errno::EINVAL);
+        };
+        let request = LockRequest {
+            owner: owner.0,
+            pid,
+            start,
+            end,
+            kind,
+        };
+        self.fs.set_lock(
+            ino.0,
+            handle.0,
+            request,
+            Box::new(move |result| answer_empty(reply, result)),
+        );
     }
 }
 
@@ -252,7 +312,11 @@ fn file_attr(attr: &Attr) -> FileAttr {
         crtime: time,
         kind: file_type(attr.kind),
         perm: attr.perm,
-        nlink: if attr.kind == EntryKind::Directory { 2 } else { 1 },
+        nlink: if attr.kind == EntryKind::Directory {
+            2
+        } else {
+            1
+        },
         uid: attr.uid,
         gid: attr.gid,
         rdev: 0,
@@ -263,5 +327,13 @@ fn file_attr(attr: &Attr) -> FileAttr {
 
 fn absent() -> FileAttr {
     let kind = EntryKind::Database;
-    file_attr(&Attr { ino: 0, kind, size: 0, mtime_ns: 0, perm: 0, uid: 0, gid: 0 })
+    file_attr(&Attr {
+        ino: 0,
+        kind,
+        size: 0,
+        mtime_ns: 0,
+        perm: 0,
+        uid: 0,
+        gid: 0,
+    })
 }

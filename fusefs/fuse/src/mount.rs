@@ -36,10 +36,14 @@ pub struct MountOptions {
 #[derive(Debug, thiserror::Error)]
 pub enum MountError {
     /// No FUSE.
-    #[error("{DEVICE} does not exist: load the kernel module (modprobe fuse), or give the container that device")]
+    #[error(
+        "{DEVICE} does not exist: load the kernel module (modprobe fuse), or give the container that device"
+    )]
     NoDevice,
     /// Not root, and no helper.
-    #[error("fusermount3 is not installed, and only root mounts without it: install the package fuse3")]
+    #[error(
+        "fusermount3 is not installed, and only root mounts without it: install the package fuse3"
+    )]
     NoHelper,
     /// Nothing to mount on.
     #[error("{0}: no such directory: create it first")]
@@ -51,7 +55,9 @@ pub enum MountError {
     #[error("{0}: a verneuil mount is already there: fusermount3 -u {0} ends it")]
     AlreadyMounted(PathBuf),
     /// A dead mount that stays.
-    #[error("{mountpoint}: a dead mount is there and can't be replaced: {cause}: umount -l {mountpoint} removes it")]
+    #[error(
+        "{mountpoint}: a dead mount is there and can't be replaced: {cause}: umount -l {mountpoint} removes it"
+    )]
     Dead {
         /// Where.
         mountpoint: PathBuf,
@@ -81,9 +87,12 @@ fn mount_failure(cause: &io::Error) -> String {
     let text = text.trim();
     match cause.kind() {
         io::ErrorKind::PermissionDenied if text.contains("user_allow_other") => {
-            "--allow-other needs the line user_allow_other in /etc/fuse.conf, unless root mounts".into()
+            "--allow-other needs the line user_allow_other in /etc/fuse.conf, unless root mounts"
+                .into()
         }
-        io::ErrorKind::PermissionDenied => format!("{text}: may this user open {DEVICE}, and write to the directory?"),
+        io::ErrorKind::PermissionDenied => {
+            format!("{text}: may this user open {DEVICE}, and write to the directory?")
+        }
         _ => text.into(),
     }
 }
@@ -100,17 +109,25 @@ pub fn prepare(mountpoint: &Path) -> Result<PathBuf, MountError> {
     if !nix::unistd::geteuid().is_root() && !has_helper() {
         return Err(MountError::NoHelper);
     }
-    let failed = |cause| MountError::Mountpoint { mountpoint: mountpoint.into(), cause };
+    let failed = |cause| MountError::Mountpoint {
+        mountpoint: mountpoint.into(),
+        cause,
+    };
     // Not `stat`, which the kernel may answer from what the dead daemon told it.
     if statfs(mountpoint).err() == Some(Errno::ENOTCONN) {
         tracing::warn!(mountpoint = %mountpoint.display(), "replacing a dead mount");
         let absolute = std::path::absolute(mountpoint).map_err(failed)?;
-        unmount_lazily(&absolute).map_err(|cause| MountError::Dead { mountpoint: mountpoint.into(), cause })?;
+        unmount_lazily(&absolute).map_err(|cause| MountError::Dead {
+            mountpoint: mountpoint.into(),
+            cause,
+        })?;
     }
     match std::fs::metadata(mountpoint) {
         Ok(metadata) if metadata.is_dir() => {}
         Ok(_) => return Err(MountError::NotADirectory(mountpoint.into())),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(MountError::Missing(mountpoint.into())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return Err(MountError::Missing(mountpoint.into()));
+        }
         Err(cause) => return Err(failed(cause)),
     }
     let mountpoint = mountpoint.canonicalize().map_err(failed)?;
@@ -122,7 +139,11 @@ pub fn prepare(mountpoint: &Path) -> Result<PathBuf, MountError> {
 }
 
 fn has_helper() -> bool {
-    let found = Command::new("fusermount3").arg("-V").stdout(Stdio::null()).stderr(Stdio::null()).status();
+    let found = Command::new("fusermount3")
+        .arg("-V")
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status();
     found.is_ok()
 }
 
@@ -131,8 +152,12 @@ fn is_mounted(mountinfo: &[u8], mountpoint: &Path) -> bool {
     mountinfo.split(|byte| *byte == b'\n').any(|line| {
         let fields: Vec<&[u8]> = line.split(|byte| *byte == b' ').collect();
         // … root mount-point options optional-fields… - type source super-options
-        let Some(dash) = fields.iter().position(|field| field == b"-") else { return false };
-        let (Some(point), Some(source)) = (fields.get(4), fields.get(dash + 2)) else { return false };
+        let Some(dash) = fields.iter().position(|field| field == b"-") else {
+            return false;
+        };
+        let (Some(point), Some(source)) = (fields.get(4), fields.get(dash + 2)) else {
+            return false;
+        };
         *source == FS_NAME.as_bytes() && unescape(point) == mountpoint.as_os_str().as_bytes()
     })
 }
@@ -142,7 +167,10 @@ fn unescape(field: &[u8]) -> Vec<u8> {
     let mut plain = Vec::with_capacity(field.len());
     let mut rest = field;
     while let Some((first, after)) = rest.split_first() {
-        let code = after.get(..3).filter(|_| *first == b'\\').and_then(|digits| std::str::from_utf8(digits).ok());
+        let code = after
+            .get(..3)
+            .filter(|_| *first == b'\\')
+            .and_then(|digits| std::str::from_utf8(digits).ok());
         match code.and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
             Some(byte) => {
                 plain.push(byte);
@@ -165,10 +193,15 @@ pub fn unmount_lazily(mountpoint: &Path) -> io::Result<()> {
     match umount2(mountpoint, MntFlags::MNT_DETACH) {
         Ok(()) => Ok(()),
         Err(Errno::EPERM) => {
-            let output = Command::new("fusermount3").args(["-u", "-z", "--"]).arg(mountpoint).output()?;
+            let output = Command::new("fusermount3")
+                .args(["-u", "-z", "--"])
+                .arg(mountpoint)
+                .output()?;
             match output.status.success() {
                 true => Ok(()),
-                false => Err(io::Error::other(String::from_utf8_lossy(&output.stderr).trim().to_owned())),
+                false => Err(io::Error::other(
+                    String::from_utf8_lossy(&output.stderr).trim().to_owned(),
+                )),
             }
         }
         Err(errno) => Err(errno.into()),
@@ -202,7 +235,10 @@ pub fn mount<S: Source>(
     mount_options: &MountOptions,
     mountpoint: &Path,
 ) -> Result<Mounted, MountError> {
-    let refused = |cause| MountError::Refused { mountpoint: mountpoint.into(), cause };
+    let refused = |cause| MountError::Refused {
+        mountpoint: mountpoint.into(),
+        cause,
+    };
     let notifier = Arc::new(LateNotifier::default());
     let fs = FileSystem::new(source, runtime, options, notifier.clone()).map_err(refused)?;
     let mut config = Config::default();
@@ -215,11 +251,17 @@ pub fn mount<S: Source>(
         MountOption::NoAtime,
         MountOption::DefaultPermissions,
     ];
-    config.acl = if mount_options.allow_other { SessionACL::All } else { SessionACL::Owner };
+    config.acl = if mount_options.allow_other {
+        SessionACL::All
+    } else {
+        SessionACL::Owner
+    };
     config.n_threads = Some(SESSION_THREADS);
     let session = Session::new(Glue { fs }, mountpoint, &config).map_err(refused)?;
     notifier.set(session.notifier());
-    Ok(Mounted { session: session.spawn().map_err(refused)? })
+    Ok(Mounted {
+        session: session.spawn().map_err(refused)?,
+    })
 }
 
 #[cfg(test)]
@@ -242,10 +284,16 @@ mod tests {
     #[test]
     fn a_mountpoint_must_be_a_directory_that_exists() {
         let dir = tempfile::tempdir().unwrap();
-        assert!(matches!(prepare(&dir.path().join("none")), Err(MountError::Missing(_))));
+        assert!(matches!(
+            prepare(&dir.path().join("none")),
+            Err(MountError::Missing(_))
+        ));
         let file = dir.path().join("file");
         std::fs::write(&file, b"").unwrap();
         assert!(matches!(prepare(&file), Err(MountError::NotADirectory(_))));
-        assert_eq!(prepare(dir.path()).unwrap(), dir.path().canonicalize().unwrap());
+        assert_eq!(
+            prepare(dir.path()).unwrap(),
+            dir.path().canonicalize().unwrap()
+        );
     }
 }

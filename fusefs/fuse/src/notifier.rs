@@ -32,7 +32,13 @@ impl Kernel for LateNotifier {
         if range.is_empty() {
             return Ok(());
         }
-        self.with(|n| n.inval_inode(INodeNo(ino), signed(range.start), signed(range.end - range.start)))
+        self.with(|n| {
+            n.inval_inode(
+                INodeNo(ino),
+                signed(range.start),
+                signed(range.end - range.start),
+            )
+        })
     }
 
     fn invalidate_attributes(&self, ino: u64) -> io::Result<()> {

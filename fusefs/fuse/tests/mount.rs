@@ -33,7 +33,11 @@ impl Memory {
     }
 
     fn get(&self, path: &[u8]) -> Option<Arc<Version>> {
-        self.0.lock().unwrap().get(path.strip_prefix(b"/")?).cloned()
+        self.0
+            .lock()
+            .unwrap()
+            .get(path.strip_prefix(b"/")?)
+            .cloned()
     }
 }
 
@@ -46,7 +50,13 @@ impl Source for Memory {
 
     async fn list(&self, _host: &str, _dir: &[u8]) -> Result<Vec<Entry>, SourceError> {
         let names = self.0.lock().unwrap().keys().cloned().collect::<Vec<_>>();
-        Ok(names.into_iter().map(|name| Entry { name, kind: EntryKind::Database }).collect())
+        Ok(names
+            .into_iter()
+            .map(|name| Entry {
+                name,
+                kind: EntryKind::Database,
+            })
+            .collect())
     }
 
     async fn head(&self, _host: &str, path: &[u8]) -> Result<Option<Head>, SourceError> {
@@ -61,7 +71,9 @@ impl Source for Memory {
     ) -> Result<Loaded<Version>, SourceError> {
         Ok(match self.get(path) {
             None => Loaded::Missing,
-            Some(newest) if known.is_some_and(|known| known.number == newest.number) => Loaded::Unchanged,
+            Some(newest) if known.is_some_and(|known| known.number == newest.number) => {
+                Loaded::Unchanged
+            }
             Some(newest) => Loaded::New(newest),
         })
     }
@@ -69,7 +81,10 @@ impl Source for Memory {
 
 impl Snapshot for Version {
     fn head(&self) -> Head {
-        Head { len: self.bytes.len() as u64, mtime_ns: self.number * 1_000_000_000 }
+        Head {
+            len: self.bytes.len() as u64,
+            mtime_ns: self.number * 1_000_000_000,
+        }
     }
 
     fn read_cached(&self, _offset: u64, _len: usize) -> Option<Vec<u8>> {
@@ -98,14 +113,36 @@ struct Stage {
 impl Stage {
     fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build()
+            .unwrap();
         let store = Memory::default();
-        let options =
-            Options { refresh_interval: Duration::from_millis(10), uid: 12, gid: 34, umask: Options::DEFAULT_UMASK };
-        let mountpoint = prepare(dir.path()).expect("these tests need /dev/fuse, and root or fusermount3");
+        let options = Options {
+            refresh_interval: Duration::from_millis(10),
+            uid: 12,
+            gid: 34,
+            umask: Options::DEFAULT_UMASK,
+        };
+        let mountpoint =
+            prepare(dir.path()).expect("these tests need /dev/fuse, and root or fusermount3");
         let handle = runtime.handle().clone();
-        let mounted = mount(store.clone(), handle, options, &MountOptions::default(), &mountpoint).unwrap();
-        Self { store, mountpoint, mounted: Some(mounted), _dir: dir, _runtime: runtime }
+        let mounted = mount(
+            store.clone(),
+            handle,
+            options,
+            &MountOptions::default(),
+            &mountpoint,
+        )
+        .unwrap();
+        Self {
+            store,
+            mountpoint,
+            mounted: Some(mounted),
+            _dir: dir,
+            _runtime: runtime,
+        }
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -125,11 +162,21 @@ impl Drop for Stage {
 
 /// As sqlite opens.
 fn open(path: &Path) -> File {
-    OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW).open(path).unwrap()
+    OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_NOFOLLOW)
+        .open(path)
+        .unwrap()
 }
 
 fn shared_range(kind: i32) -> libc::flock {
-    libc::flock { l_type: kind as i16, l_whence: 0, l_start: 0x4000_0002, l_len: 510, l_pid: 0 }
+    libc::flock {
+        l_type: kind as i16,
+        l_whence: 0,
+        l_start: 0x4000_0002,
+        l_len: 510,
+        l_pid: 0,
+    }
 }
 
 fn lock(file: &File, kind: i32) {
@@ -139,7 +186,10 @@ fn lock(file: &File, kind: i32) {
 fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
     let start = Instant::now();
     while !condition() {
-        assert!(start.elapsed() < Duration::from_secs(20), "never happened: {what}");
+        assert!(
+            start.elapsed() < Duration::from_secs(20),
+            "never happened: {what}"
+        );
         std::thread::sleep(Duration::from_millis(2));
     }
 }
@@ -153,16 +203,41 @@ fn files_are_read_only_and_owned_as_configured() {
     let stage = Stage::new();
     stage.store.put("db", vec![b'x'; 10_000]);
     stage.store.put("db-wal", vec![b'x']);
-    let (file, dir) = (stage.path("db").metadata().unwrap(), stage.mountpoint.join("h").metadata().unwrap());
-    assert_eq!((file.mode(), file.uid(), file.gid(), file.len()), (0o100_440, 12, 34, 10_000));
+    let (file, dir) = (
+        stage.path("db").metadata().unwrap(),
+        stage.mountpoint.join("h").metadata().unwrap(),
+    );
+    assert_eq!(
+        (file.mode(), file.uid(), file.gid(), file.len()),
+        (0o100_440, 12, 34, 10_000)
+    );
     assert_eq!((dir.mode(), dir.uid(), dir.gid()), (0o040_550, 12, 34));
-    let names: Vec<_> = stage.mountpoint.join("h").read_dir().unwrap().map(|e| e.unwrap().file_name()).collect();
-    assert_eq!(names, ["db"], "what sqlite would take for its own is hidden");
+    let names: Vec<_> = stage
+        .mountpoint
+        .join("h")
+        .read_dir()
+        .unwrap()
+        .map(|e| e.unwrap().file_name())
+        .collect();
+    assert_eq!(
+        names,
+        ["db"],
+        "what sqlite would take for its own is hidden"
+    );
     assert_eq!(errno(stage.path("db-wal").metadata()), Some(libc::ENOENT));
-    assert_eq!(errno(OpenOptions::new().write(true).open(stage.path("db"))), Some(libc::EROFS));
+    assert_eq!(
+        errno(OpenOptions::new().write(true).open(stage.path("db"))),
+        Some(libc::EROFS)
+    );
     assert_eq!(errno(File::create(stage.path("new"))), Some(libc::EROFS));
-    assert_eq!(errno(std::fs::remove_file(stage.path("db"))), Some(libc::EROFS));
-    assert_eq!(errno(std::fs::rename(stage.path("db"), stage.path("b"))), Some(libc::EROFS));
+    assert_eq!(
+        errno(std::fs::remove_file(stage.path("db"))),
+        Some(libc::EROFS)
+    );
+    assert_eq!(
+        errno(std::fs::rename(stage.path("db"), stage.path("b"))),
+        Some(libc::EROFS)
+    );
 }
 
 #[test]
@@ -185,7 +260,10 @@ fn a_locked_file_stays_and_an_unlocked_one_moves_with_its_size_and_pages() {
         lock(&file, libc::F_UNLCK);
         lock(&file, libc::F_RDLCK);
         assert_eq!(file.metadata().unwrap().len(), len as u64);
-        assert!(read() == vec![round; len], "round {round}: every page is new");
+        assert!(
+            read() == vec![round; len],
+            "round {round}: every page is new"
+        );
         lock(&file, libc::F_UNLCK);
     }
 }
@@ -216,11 +294,17 @@ fn new_databases_and_new_sizes_are_seen_without_an_open_file() {
     let stage = Stage::new();
     assert_eq!(errno(stage.path("late").metadata()), Some(libc::ENOENT));
     stage.store.put("late", vec![1; 10]);
-    eventually("the new name is seen", || stage.path("late").metadata().is_ok_and(|m| m.len() == 10));
+    eventually("the new name is seen", || {
+        stage.path("late").metadata().is_ok_and(|m| m.len() == 10)
+    });
     stage.store.put("late", vec![1; 20]);
-    eventually("the new size is seen", || stage.path("late").metadata().is_ok_and(|m| m.len() == 20));
+    eventually("the new size is seen", || {
+        stage.path("late").metadata().is_ok_and(|m| m.len() == 20)
+    });
     stage.store.0.lock().unwrap().clear();
-    eventually("it is gone", || errno(stage.path("late").metadata()) == Some(libc::ENOENT));
+    eventually("it is gone", || {
+        errno(stage.path("late").metadata()) == Some(libc::ENOENT)
+    });
 }
 
 #[test]
@@ -244,7 +328,10 @@ fn a_reader_that_never_drains_keeps_its_inode_and_new_openers_get_a_fresh_one() 
 #[test]
 fn a_second_mount_is_refused_and_an_unmount_ends_the_session() {
     let mut stage = Stage::new();
-    assert!(matches!(prepare(&stage.mountpoint), Err(MountError::AlreadyMounted(_))));
+    assert!(matches!(
+        prepare(&stage.mountpoint),
+        Err(MountError::AlreadyMounted(_))
+    ));
     unmount_lazily(&stage.mountpoint).unwrap();
     stage.mounted.take().unwrap().wait().unwrap();
     assert!(prepare(&stage.mountpoint).is_ok());

@@ -20,7 +20,8 @@ const READY: &[u8] = b"ready";
 /// # Errors
 /// It could not be started.
 pub fn start() -> anyhow::Result<ExitCode> {
-    let program = std::env::current_exe().context("can't find this program to start it in the background")?;
+    let program =
+        std::env::current_exe().context("can't find this program to start it in the background")?;
     let mut child = Command::new(&program)
         .arg("--foreground")
         .args(std::env::args_os().skip(1))
@@ -31,7 +32,9 @@ pub fn start() -> anyhow::Result<ExitCode> {
         .with_context(|| format!("can't start {} in the background", program.display()))?;
     let mut said = Vec::new();
     if let Some(mut stdout) = child.stdout.take() {
-        stdout.read_to_end(&mut said).context("can't hear from the daemon")?;
+        stdout
+            .read_to_end(&mut said)
+            .context("can't hear from the daemon")?;
     }
     if said == READY {
         return Ok(ExitCode::SUCCESS);
@@ -40,7 +43,10 @@ pub fn start() -> anyhow::Result<ExitCode> {
     if let Some(signal) = status.signal() {
         anyhow::bail!("the daemon was killed by signal {signal} before the mount was usable");
     }
-    Ok(status.code().and_then(|code| u8::try_from(code).ok()).map_or(ExitCode::FAILURE, ExitCode::from))
+    Ok(status
+        .code()
+        .and_then(|code| u8::try_from(code).ok())
+        .map_or(ExitCode::FAILURE, ExitCode::from))
 }
 
 /// True in the program that stays.
@@ -68,9 +74,16 @@ pub fn detach() -> anyhow::Result<()> {
 /// `/dev/null` can't be opened, or nobody waits.
 pub fn ready() -> anyhow::Result<()> {
     std::env::set_current_dir("/").context("can't leave the working directory")?;
-    let null = File::options().read(true).write(true).open("/dev/null").context("/dev/null")?;
+    let null = File::options()
+        .read(true)
+        .write(true)
+        .open("/dev/null")
+        .context("/dev/null")?;
     let mut stdout = std::io::stdout();
-    stdout.write_all(READY).and_then(|()| stdout.flush()).context("nobody waits for the mount")?;
+    stdout
+        .write_all(READY)
+        .and_then(|()| stdout.flush())
+        .context("nobody waits for the mount")?;
     let kind = |stat: FileStat| SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT;
     if !fstat(std::io::stderr()).is_ok_and(|stat| kind(stat) == SFlag::S_IFREG) {
         nix::unistd::dup2_stderr(&null).context("stderr")?;

@@ -69,9 +69,35 @@ pub struct Settings {
 /// Options of mount(8) that change nothing here: what they ask for is so anyway, or is for mount(8) itself. No
 /// replica is a device, executable or set-user-id, and access times are not kept.
 const WITHOUT_EFFECT: [&str; 29] = [
-    "defaults", "ro", "rw", "dev", "nodev", "suid", "nosuid", "exec", "noexec", "atime", "noatime", "relatime",
-    "norelatime", "strictatime", "diratime", "nodiratime", "sync", "async", "dirsync", "auto", "noauto", "user",
-    "nouser", "users", "nousers", "owner", "nofail", "_netdev", "default_permissions",
+    "defaults",
+    "ro",
+    "rw",
+    "dev",
+    "nodev",
+    "suid",
+    "nosuid",
+    "exec",
+    "noexec",
+    "atime",
+    "noatime",
+    "relatime",
+    "norelatime",
+    "strictatime",
+    "diratime",
+    "nodiratime",
+    "sync",
+    "async",
+    "dirsync",
+    "auto",
+    "noauto",
+    "user",
+    "nouser",
+    "users",
+    "nousers",
+    "owner",
+    "nofail",
+    "_netdev",
+    "default_permissions",
 ];
 
 impl Arguments {
@@ -82,21 +108,34 @@ impl Arguments {
     pub fn settings(self) -> Result<Settings, Error> {
         let mountpoint = self.places.last().cloned().unwrap_or_default();
         let absolute = |path: PathBuf| {
-            std::path::absolute(&path).map_err(|error| wrong(format!("'{}': {error}", path.display())))
+            std::path::absolute(&path)
+                .map_err(|error| wrong(format!("'{}': {error}", path.display())))
         };
-        let cache_size = self.cache_size.unwrap_or(verneuil_config::DEFAULT_CACHE_CAPACITY_BYTES);
+        let cache_size = self
+            .cache_size
+            .unwrap_or(verneuil_config::DEFAULT_CACHE_CAPACITY_BYTES);
         let mut settings = Settings {
             mountpoint,
             config: self.config,
-            cache: self.cache_dir.map(|dir| Ok::<_, Error>((absolute(dir)?, cache_size))).transpose()?,
-            refresh_interval: self.refresh_interval.unwrap_or(Options::DEFAULT_REFRESH_INTERVAL),
+            cache: self
+                .cache_dir
+                .map(|dir| Ok::<_, Error>((absolute(dir)?, cache_size)))
+                .transpose()?,
+            refresh_interval: self
+                .refresh_interval
+                .unwrap_or(Options::DEFAULT_REFRESH_INTERVAL),
             allow_other: self.allow_other,
             uid: None,
             gid: None,
             umask: Options::DEFAULT_UMASK,
             foreground: self.foreground,
         };
-        for option in self.options.iter().flat_map(|list| list.split(',')).filter(|option| !option.is_empty()) {
+        for option in self
+            .options
+            .iter()
+            .flat_map(|list| list.split(','))
+            .filter(|option| !option.is_empty())
+        {
             settings.apply(option)?;
         }
         Ok(settings)
@@ -106,7 +145,8 @@ impl Arguments {
 impl Settings {
     fn apply(&mut self, option: &str) -> Result<(), Error> {
         let number = |text: &str, radix| {
-            u32::from_str_radix(text, radix).map_err(|_| wrong(format!("-o {option}: '{text}' is not a number")))
+            u32::from_str_radix(text, radix)
+                .map_err(|_| wrong(format!("-o {option}: '{text}' is not a number")))
         };
         match option.split_once('=') {
             Some(("uid", id)) => self.uid = Some(number(id, 10)?),
@@ -136,7 +176,9 @@ fn wrong(message: String) -> Error {
 
 /// Bytes: a number with K, M, G or T (powers of 1024), also written KiB and so on.
 fn parse_size(text: &str) -> Result<u64, String> {
-    let split = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let split = text
+        .find(|c: char| !c.is_ascii_digit())
+        .unwrap_or(text.len());
     let (number, unit) = text.split_at(split);
     let shift = match unit.strip_suffix("iB").unwrap_or(unit) {
         "" => 0,
@@ -146,8 +188,12 @@ fn parse_size(text: &str) -> Result<u64, String> {
         "T" => 40,
         _ => return Err(format!("'{unit}' is no unit of size: K, M, G or T")),
     };
-    let number: u64 = number.parse().map_err(|_| "a number is needed, as in 500M".to_owned())?;
-    number.checked_mul(1 << shift).ok_or_else(|| "too large".into())
+    let number: u64 = number
+        .parse()
+        .map_err(|_| "a number is needed, as in 500M".to_owned())?;
+    number
+        .checked_mul(1 << shift)
+        .ok_or_else(|| "too large".into())
 }
 
 /// A time: a number with `ms` or `s`; milliseconds without.
@@ -156,9 +202,13 @@ fn parse_time(text: &str) -> Result<Duration, String> {
     const SHORTEST: Duration = Duration::from_millis(1);
     /// Above this, readers that ask for fresh data would not get it.
     const LONGEST: Duration = Duration::from_secs(86_400);
-    let split = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let split = text
+        .find(|c: char| !c.is_ascii_digit())
+        .unwrap_or(text.len());
     let (number, unit) = text.split_at(split);
-    let number: u64 = number.parse().map_err(|_| "a number is needed, as in 250ms".to_owned())?;
+    let number: u64 = number
+        .parse()
+        .map_err(|_| "a number is needed, as in 250ms".to_owned())?;
     let time = match unit {
         "" | "ms" => Duration::from_millis(number),
         "s" => Duration::from_secs(number),
@@ -176,7 +226,9 @@ mod tests {
 
     fn parse(arguments: &[&str]) -> Result<Settings, String> {
         let arguments = [&["verneuil-fs"], arguments].concat();
-        Arguments::try_parse_from(arguments).and_then(Arguments::settings).map_err(|error| error.to_string())
+        Arguments::try_parse_from(arguments)
+            .and_then(Arguments::settings)
+            .map_err(|error| error.to_string())
     }
 
     #[test]
@@ -195,12 +247,24 @@ mod tests {
 
     #[test]
     fn fstab_s_form_is_understood() {
-        let settings =
-            parse(&["verneuil", "/mnt", "-o", "rw,nosuid,nodev,uid=5,gid=6,umask=022,config=@/etc/v.json"]).unwrap();
+        let settings = parse(&[
+            "verneuil",
+            "/mnt",
+            "-o",
+            "rw,nosuid,nodev,uid=5,gid=6,umask=022,config=@/etc/v.json",
+        ])
+        .unwrap();
         assert_eq!(settings.mountpoint, PathBuf::from("/mnt"));
-        assert_eq!((settings.uid, settings.gid, settings.umask), (Some(5), Some(6), 0o022));
+        assert_eq!(
+            (settings.uid, settings.gid, settings.umask),
+            (Some(5), Some(6), 0o022)
+        );
         assert_eq!(settings.config.as_deref(), Some("@/etc/v.json"));
-        assert!(parse(&["/mnt", "-o", "allow_other,x-systemd.automount,nofail"]).unwrap().allow_other);
+        assert!(
+            parse(&["/mnt", "-o", "allow_other,x-systemd.automount,nofail"])
+                .unwrap()
+                .allow_other
+        );
     }
 
     #[test]

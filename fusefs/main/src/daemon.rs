@@ -56,12 +56,24 @@ pub fn run(settings: &Settings) -> anyhow::Result<ExitCode> {
 
     let options = Options {
         refresh_interval: settings.refresh_interval,
-        uid: settings.uid.unwrap_or_else(|| nix::unistd::geteuid().as_raw()),
-        gid: settings.gid.unwrap_or_else(|| nix::unistd::getegid().as_raw()),
+        uid: settings
+            .uid
+            .unwrap_or_else(|| nix::unistd::geteuid().as_raw()),
+        gid: settings
+            .gid
+            .unwrap_or_else(|| nix::unistd::getegid().as_raw()),
         umask: settings.umask,
     };
-    let mount_options = MountOptions { allow_other: settings.allow_other };
-    let mounted = mount(client, runtime.handle().clone(), options, &mount_options, &mountpoint)?;
+    let mount_options = MountOptions {
+        allow_other: settings.allow_other,
+    };
+    let mounted = mount(
+        client,
+        runtime.handle().clone(),
+        options,
+        &mount_options,
+        &mountpoint,
+    )?;
     let events = watch(signals, move || mounted.wait())?;
     if let Err(error) = became_usable(&mountpoint) {
         let _ = unmount_lazily(&mountpoint);
@@ -112,12 +124,24 @@ async fn open_client(settings: &Settings, config: &Config) -> anyhow::Result<Cli
         let pacer = Arc::new(Pacer::new(EXPLICIT_REQUESTS_PER_SECOND, EXPLICIT_BURST));
         stores.push(Store::open(target, pacer).await?);
     }
-    let ours = settings.cache.as_ref().map(|(directory, capacity_bytes)| CacheConfig::Local {
-        directory: directory.clone(),
-        capacity_bytes: *capacity_bytes,
-    });
-    let disk_caches = ours.into_iter().chain(config.caches.iter().cloned()).collect();
-    Ok(Client::open(stores, ClientConfig { disk_caches, ..ClientConfig::default() })?)
+    let ours = settings
+        .cache
+        .as_ref()
+        .map(|(directory, capacity_bytes)| CacheConfig::Local {
+            directory: directory.clone(),
+            capacity_bytes: *capacity_bytes,
+        });
+    let disk_caches = ours
+        .into_iter()
+        .chain(config.caches.iter().cloned())
+        .collect();
+    Ok(Client::open(
+        stores,
+        ClientConfig {
+            disk_caches,
+            ..ClientConfig::default()
+        },
+    )?)
 }
 
 /// Says at once what is wrong with a store. The mount goes on: it works when the store does.
@@ -126,7 +150,10 @@ fn look_at_store(runtime: &Runtime, client: &Client) {
         match tokio::time::timeout(FIRST_LOOK_WAIT, client.hosts()).await {
             Ok(Ok(_)) => None,
             Ok(Err(error)) => Some(error.to_string()),
-            Err(_) => Some(format!("the store did not answer within {} s", FIRST_LOOK_WAIT.as_secs())),
+            Err(_) => Some(format!(
+                "the store did not answer within {} s",
+                FIRST_LOOK_WAIT.as_secs()
+            )),
         }
     });
     if let Some(error) = problem {
@@ -143,7 +170,10 @@ fn watch(
     let ended = sender.clone();
     // Nobody listens after the first event but one; then sending fails, and rightly.
     let session = move || drop(ended.send(Event::SessionEnded(wait())));
-    thread::Builder::new().name("session".into()).spawn(session).context("can't start a thread")?;
+    thread::Builder::new()
+        .name("session".into())
+        .spawn(session)
+        .context("can't start a thread")?;
     let signal = move || {
         while let Ok(signal) = signals.wait() {
             if sender.send(Event::Signal(signal)).is_err() {
@@ -151,13 +181,17 @@ fn watch(
             }
         }
     };
-    thread::Builder::new().name("signals".into()).spawn(signal).context("can't start a thread")?;
+    thread::Builder::new()
+        .name("signals".into())
+        .spawn(signal)
+        .context("can't start a thread")?;
     Ok(events)
 }
 
 /// The mount answers requests.
 fn became_usable(mountpoint: &Path) -> anyhow::Result<()> {
-    std::fs::metadata(mountpoint).with_context(|| format!("{}: the mount does not answer", mountpoint.display()))?;
+    std::fs::metadata(mountpoint)
+        .with_context(|| format!("{}: the mount does not answer", mountpoint.display()))?;
     Ok(())
 }
 
@@ -169,7 +203,8 @@ fn wait_for_end(events: &mpsc::Receiver<Event>, mountpoint: &Path) -> anyhow::Re
         }
         Event::Signal(signal) => {
             tracing::info!(mountpoint = %mountpoint.display(), %signal, "unmounting");
-            unmount_lazily(mountpoint).with_context(|| format!("{}: can't unmount", mountpoint.display()))?;
+            unmount_lazily(mountpoint)
+                .with_context(|| format!("{}: can't unmount", mountpoint.display()))?;
             // Ends at once unless files are open there.
             let _ = events.recv_timeout(END_WAIT);
         }

@@ -5,11 +5,19 @@
 
 use libsqlite3_sys as ffi;
 use rusqlite::{Connection, OpenFlags};
+use std::ffi::{c_char, c_int};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 /// Says which part a process of this test binary plays.
 const PART: &str = "VERNEUIL_TEST_PART";
+
+/// An entry point, with the types of the linked SQLite.
+type Entry = unsafe extern "C" fn(
+    *mut ffi::sqlite3,
+    *mut *mut c_char,
+    *const ffi::sqlite3_api_routines,
+) -> c_int;
 
 /// The library that cargo built together with this test.
 fn library() -> PathBuf {
@@ -66,10 +74,11 @@ fn host_process() {
             println!("{}", flush(&db));
         }
         Ok("link") => {
-            let entry = verneuil_vfs::auto_extension_entry;
-            // SAFETY: the entry point has the signature that automatic extensions have, with opaque types of its own.
+            let entry = verneuil_vfs::auto_extension_entry as *const ();
+            // SAFETY: the entry point has the signature of automatic extensions; only the names of
+            // the opaque types behind the pointers differ.
             let code = unsafe {
-                ffi::sqlite3_auto_extension(Some(std::mem::transmute(entry as *const ())))
+                ffi::sqlite3_auto_extension(Some(std::mem::transmute::<*const (), Entry>(entry)))
             };
             assert_eq!(code, 0);
             drop(Connection::open_in_memory().unwrap());
@@ -158,7 +167,8 @@ fn a_bad_configuration_fails_the_load_with_its_error() {
     ] {
         let (stdout, _) = host("load", Some(config));
         assert!(
-            stdout.contains("refused: verneuil: ") && stdout.contains(reason),
+            stdout.contains("refused: error during initialization: verneuil: ")
+                && stdout.contains(reason),
             "{config}: {stdout}"
         );
     }

@@ -28,14 +28,30 @@ const FIRST_PAGE: Range<u64> = 0..4_096;
 impl<S: Source> LiveFile<S> {
     /// Starts an advance if a newer snapshot is ready and nobody depends on the present one.
     pub(super) fn try_advance(self: &Arc<Self>, state: &mut State<S::Snapshot>) -> bool {
-        if state.advancing || state.ready.is_none() || state.locks.shared() || self.is_pinned(state, Instant::now()) {
+        if state.advancing
+            || state.ready.is_none()
+            || state.locks.shared()
+            || self.is_pinned(state, Instant::now())
+        {
             return false;
         }
-        let Some(Ready { snapshot, changed, header, tail }) = state.ready.take() else { return false };
+        let Some(Ready {
+            snapshot,
+            changed,
+            header,
+            tail,
+        }) = state.ready.take()
+        else {
+            return false;
+        };
         let old_len = state.view.as_ref().map_or(0, |view| view.len());
         let new_len = snapshot.head().len;
         let dropped = invalidations(changed, old_len, new_len);
-        let view = Arc::new(View::new(snapshot, state.header.next(&header), state.next_view));
+        let view = Arc::new(View::new(
+            snapshot,
+            state.header.next(&header),
+            state.next_view,
+        ));
         let tail = tail.map(|(offset, bytes)| (offset, view.patched(offset, bytes)));
         state.next_view += 1;
         state.view = Some(view);
@@ -45,8 +61,16 @@ impl<S: Source> LiveFile<S> {
         state.advancing = true;
 
         let ended: Vec<_> = {
-            let overlaps = |range: &Range<u64>| dropped.iter().any(|d| d.start < range.end && range.start < d.end);
-            state.misses.extract_if(|_, miss| overlaps(miss.range())).map(|(_, miss)| miss).collect()
+            let overlaps = |range: &Range<u64>| {
+                dropped
+                    .iter()
+                    .any(|d| d.start < range.end && range.start < d.end)
+            };
+            state
+                .misses
+                .extract_if(|_, miss| overlaps(miss.range()))
+                .map(|(_, miss)| miss)
+                .collect()
         };
         let file = self.clone();
         self.shared.notify.data(move |kernel| {
@@ -60,7 +84,9 @@ impl<S: Source> LiveFile<S> {
     }
 
     fn tell(&self, kernel: &dyn Kernel, dropped: &[Range<u64>], tail: Option<(u64, Vec<u8>)>) {
-        let mut result = dropped.iter().try_for_each(|range| kernel.invalidate_data(self.ino, range.clone()));
+        let mut result = dropped
+            .iter()
+            .try_for_each(|range| kernel.invalidate_data(self.ino, range.clone()));
         if let (Ok(()), Some((offset, bytes))) = (&result, &tail) {
             result = kernel.store(self.ino, *offset, bytes);
         }
@@ -114,13 +140,21 @@ mod tests {
     #[test]
     fn page_0_and_what_lies_between_the_ends_are_always_dropped() {
         assert_eq!(invalidations(vec![], 8_192, 8_192), [0..4_096]);
-        assert_eq!(invalidations(vec![65_536..131_072], 131_072, 200_000), [0..4_096, 65_536..200_000]);
-        assert_eq!(invalidations(vec![], 200_000, 131_072), [0..4_096, 131_072..200_000]);
+        assert_eq!(
+            invalidations(vec![65_536..131_072], 131_072, 200_000),
+            [0..4_096, 65_536..200_000]
+        );
+        assert_eq!(
+            invalidations(vec![], 200_000, 131_072),
+            [0..4_096, 131_072..200_000]
+        );
     }
 
     #[test]
     fn too_many_ranges_become_one() {
-        let ranges = (1..=INVALIDATIONS_MAX as u64).map(|i| i * 131_072..i * 131_072 + 65_536).collect();
+        let ranges = (1..=INVALIDATIONS_MAX as u64)
+            .map(|i| i * 131_072..i * 131_072 + 65_536)
+            .collect();
         assert_eq!(invalidations(ranges, 1 << 30, 1 << 30), [0..1 << 30]);
     }
 }

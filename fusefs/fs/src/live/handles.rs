@@ -55,13 +55,18 @@ impl<S: Source> LiveFile<S> {
         let opened = {
             let mut state = self.lock();
             state.touch(now);
-            state.watched && !state.advancing && !self.is_stale(&state, now) && state.add_handle(request, now)
+            state.watched
+                && !state.advancing
+                && !self.is_stale(&state, now)
+                && state.add_handle(request, now)
         };
         if opened {
             return reply(Ok(()));
         }
         let file = self.clone();
-        self.shared.runtime.spawn(async move { reply(file.open_fresh(request).await) });
+        self.shared
+            .runtime
+            .spawn(async move { reply(file.open_fresh(request).await) });
     }
 
     async fn open_fresh(self: &Arc<Self>, request: OpenRequest) -> Result<(), Errno> {
@@ -135,11 +140,15 @@ impl<S: Source> LiveFile<S> {
 
     /// True if somebody reads the present snapshot without locks.
     pub(super) fn is_pinned(&self, state: &mut State<S::Snapshot>, now: Instant) -> bool {
-        let State { handles, lockers, .. } = state;
+        let State {
+            handles, lockers, ..
+        } = state;
         handles.values_mut().any(|handle| {
             matches!(handle.role, Role::Lockless { .. })
                 && now.duration_since(handle.opened) < PIN_MAX
-                && !handle.process(self.shared.process_of).is_some_and(|process| lockers.contains(&process))
+                && !handle
+                    .process(self.shared.process_of)
+                    .is_some_and(|process| lockers.contains(&process))
         })
     }
 
@@ -149,19 +158,34 @@ impl<S: Source> LiveFile<S> {
         state: &mut State<S::Snapshot>,
         handle: u64,
     ) -> Result<Served<S::Snapshot>, Errno> {
-        let State { handles, lockers, view, .. } = state;
-        let (Some(handle), Some(view)) = (handles.get_mut(&handle), view) else { return Err(Errno::EBADF) };
+        let State {
+            handles,
+            lockers,
+            view,
+            ..
+        } = state;
+        let (Some(handle), Some(view)) = (handles.get_mut(&handle), view) else {
+            return Err(Errno::EBADF);
+        };
         if let Role::Private(view) = &handle.role {
-            return Ok(Served { view: view.clone(), fills_pages: false });
+            return Ok(Served {
+                view: view.clone(),
+                fills_pages: false,
+            });
         }
         if let Role::Lockless { view_number } = handle.role
             && view_number != view.number
-            && !handle.process(self.shared.process_of).is_some_and(|process| lockers.contains(&process))
+            && !handle
+                .process(self.shared.process_of)
+                .is_some_and(|process| lockers.contains(&process))
         {
             tracing::error!(file = %self, limit_s = PIN_MAX.as_secs(), "a reader without locks outlived its snapshot");
             return Err(Errno::EIO);
         }
-        Ok(Served { view: view.clone(), fills_pages: true })
+        Ok(Served {
+            view: view.clone(),
+            fills_pages: true,
+        })
     }
 }
 
@@ -185,9 +209,16 @@ impl<N> State<N> {
         let role = if request.private {
             Role::Private(view.clone())
         } else {
-            Role::Lockless { view_number: view.number }
+            Role::Lockless {
+                view_number: view.number,
+            }
         };
-        let handle = Handle { role, opened: now, thread: request.thread, process: None };
+        let handle = Handle {
+            role,
+            opened: now,
+            thread: request.thread,
+            process: None,
+        };
         self.handles.insert(request.handle, handle);
         true
     }
@@ -207,7 +238,12 @@ impl<N> State<N> {
 /// Linux: the thread group of a thread.
 pub(super) fn process_of(thread: u32) -> Option<u32> {
     let status = std::fs::read_to_string(format!("/proc/{thread}/status")).ok()?;
-    status.lines().find_map(|line| line.strip_prefix("Tgid:"))?.trim().parse().ok()
+    status
+        .lines()
+        .find_map(|line| line.strip_prefix("Tgid:"))?
+        .trim()
+        .parse()
+        .ok()
 }
 
 #[cfg(test)]
@@ -218,7 +254,9 @@ mod tests {
     fn the_process_of_any_of_our_threads_is_this_process() {
         let here = std::process::id();
         assert_eq!(process_of(here), Some(here));
-        let thread = std::thread::spawn(|| nix::unistd::gettid().as_raw().unsigned_abs()).join().unwrap();
+        let thread = std::thread::spawn(|| nix::unistd::gettid().as_raw().unsigned_abs())
+            .join()
+            .unwrap();
         // The thread is gone, so either its id is not known any more, or it was ours.
         assert!(process_of(thread).is_none_or(|process| process == here));
         assert_eq!(process_of(u32::MAX), None);

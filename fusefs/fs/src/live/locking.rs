@@ -49,7 +49,9 @@ impl<S: Source> LiveFile<S> {
                     // The kernel refuses write locks on what is open for reading only, before it asks.
                     LockKind::Write => Err(Errno::EACCES),
                     LockKind::Unlock => {
-                        state.locks.unlock(request.owner, request.start, request.end);
+                        state
+                            .locks
+                            .unlock(request.owner, request.start, request.end);
                         self.try_advance(&mut state);
                         Ok(())
                     }
@@ -58,7 +60,12 @@ impl<S: Source> LiveFile<S> {
                         match self.decide(&mut state, &request, now) {
                             Decision::Grant => state.locks.lock(handle, &request),
                             Decision::Wait(deadline) => {
-                                state.queue.push(Waiting { handle, request, deadline, reply });
+                                state.queue.push(Waiting {
+                                    handle,
+                                    request,
+                                    deadline,
+                                    reply,
+                                });
                                 drop(state);
                                 self.answer_at(deadline);
                                 return;
@@ -71,7 +78,12 @@ impl<S: Source> LiveFile<S> {
         reply(result);
     }
 
-    fn decide(self: &Arc<Self>, state: &mut State<S::Snapshot>, request: &LockRequest, now: Instant) -> Decision {
+    fn decide(
+        self: &Arc<Self>,
+        state: &mut State<S::Snapshot>,
+        request: &LockRequest,
+        now: Instant,
+    ) -> Decision {
         if !request.touches_shared() || state.locks.shared_by(request.owner) {
             return Decision::Grant;
         }
@@ -107,7 +119,8 @@ impl<S: Source> LiveFile<S> {
                 return; // its end answers all
             }
             let now = Instant::now();
-            let is_due = |waiting: &mut Waiting| waiting.deadline.is_none_or(|deadline| deadline <= now);
+            let is_due =
+                |waiting: &mut Waiting| waiting.deadline.is_none_or(|deadline| deadline <= now);
             let due: Vec<Waiting> = state.queue.extract_if(.., is_due).collect();
             if !due.is_empty() && state.ready.is_some() {
                 state.drain_after = Some(now + DRAIN_PAUSE);
@@ -123,7 +136,11 @@ impl<S: Source> LiveFile<S> {
     ///
     /// # Errors
     /// `EBADF` for a handle that is not open.
-    pub fn get_lock(&self, handle: u64, request: &LockRequest) -> Result<Option<LockRequest>, Errno> {
+    pub fn get_lock(
+        &self,
+        handle: u64,
+        request: &LockRequest,
+    ) -> Result<Option<LockRequest>, Errno> {
         let state = self.lock();
         if !state.handles.contains_key(&handle) {
             return Err(Errno::EBADF);
@@ -137,10 +154,17 @@ impl<N> State<N> {
     pub(super) fn grant(&mut self, waiting: Vec<Waiting>) -> Vec<Answer> {
         waiting
             .into_iter()
-            .map(|Waiting { handle, request, reply, .. }| {
-                let result = self.locks.lock(handle, &request);
-                Box::new(move || reply(result)) as Answer
-            })
+            .map(
+                |Waiting {
+                     handle,
+                     request,
+                     reply,
+                     ..
+                 }| {
+                    let result = self.locks.lock(handle, &request);
+                    Box::new(move || reply(result)) as Answer
+                },
+            )
             .collect()
     }
 
@@ -157,6 +181,8 @@ impl<N> State<N> {
     pub(super) fn cancel(&mut self, owner: Option<u64>, handle: Option<u64>) -> Vec<Answer> {
         let is_gone = |w: &mut Waiting| Some(w.request.owner) == owner || Some(w.handle) == handle;
         let gone: Vec<Waiting> = self.queue.extract_if(.., is_gone).collect();
-        gone.into_iter().map(|w| Box::new(move || (w.reply)(Err(Errno::EINTR))) as Answer).collect()
+        gone.into_iter()
+            .map(|w| Box::new(move || (w.reply)(Err(Errno::EINTR))) as Answer)
+            .collect()
     }
 }

@@ -27,8 +27,8 @@ use nix::errno::Errno;
 use tokio::sync::{Notify, Semaphore};
 use tokio::time::Instant;
 
-pub use self::handles::OpenRequest;
 use self::handles::Handle;
+pub use self::handles::OpenRequest;
 use self::locking::Waiting;
 use self::read::Miss;
 use crate::fs::Reply;
@@ -52,7 +52,12 @@ pub struct Shared<S> {
 }
 
 impl<S> Shared<S> {
-    pub fn new(source: S, runtime: tokio::runtime::Handle, options: Options, notify: Notifications) -> Self {
+    pub fn new(
+        source: S,
+        runtime: tokio::runtime::Handle,
+        options: Options,
+        notify: Notifications,
+    ) -> Self {
         Self {
             source,
             runtime,
@@ -197,7 +202,9 @@ impl<S: Source> LiveFile<S> {
             return reply(Ok(known));
         }
         let file = self.clone();
-        self.shared.runtime.spawn(async move { reply(file.fetch_head().await) });
+        self.shared
+            .runtime
+            .spawn(async move { reply(file.fetch_head().await) });
     }
 
     fn known_head(&self) -> Option<(Head, Duration)> {
@@ -212,7 +219,11 @@ impl<S: Source> LiveFile<S> {
     }
 
     async fn fetch_head(&self) -> Result<(Head, Duration), Errno> {
-        let result = self.shared.source.head(&self.place.host, &self.place.path).await;
+        let result = self
+            .shared
+            .source
+            .head(&self.place.host, &self.place.path)
+            .await;
         let mut state = self.lock();
         let head = match (&state.view, result) {
             // Opened meanwhile: the view is what is read.
@@ -223,7 +234,9 @@ impl<S: Source> LiveFile<S> {
             }
             (_, Ok(Some(head))) => head,
             (_, Ok(None)) => {
-                self.shared.notify.name(self.place.parent, self.place.name.clone());
+                self.shared
+                    .notify
+                    .name(self.place.parent, self.place.name.clone());
                 return Err(Errno::ENOENT);
             }
             (Some(view), Err(error)) => {
@@ -256,6 +269,12 @@ impl<N> State<N> {
 
 impl<S: Source> std::fmt::Display for LiveFile<S> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}:{} (inode {})", self.place.host, String::from_utf8_lossy(&self.place.path), self.ino)
+        write!(
+            f,
+            "{}:{} (inode {})",
+            self.place.host,
+            String::from_utf8_lossy(&self.place.path),
+            self.ino
+        )
     }
 }

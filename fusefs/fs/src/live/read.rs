@@ -50,7 +50,12 @@ impl<S: Source> LiveFile<S> {
                 return reply(Ok(bytes));
             }
             let mut state = self.lock();
-            if fills_pages && state.view.as_ref().is_none_or(|present| present.number != view.number) {
+            if fills_pages
+                && state
+                    .view
+                    .as_ref()
+                    .is_none_or(|present| present.number != view.number)
+            {
                 continue; // the inode moved between the two looks
             }
             let reply = Arc::new(Mutex::new(Some(reply)));
@@ -58,7 +63,13 @@ impl<S: Source> LiveFile<S> {
                 let id = state.next_miss;
                 state.next_miss += 1;
                 let range = offset..offset.saturating_add(len as u64);
-                state.misses.insert(id, Miss { range, reply: reply.clone() });
+                state.misses.insert(
+                    id,
+                    Miss {
+                        range,
+                        reply: reply.clone(),
+                    },
+                );
                 id
             });
             drop(state);

@@ -13,8 +13,8 @@ use tokio::time::Instant;
 use super::{LiveFile, Ready, State};
 use crate::header::HEADER_LEN_BYTES;
 use crate::options::{
-    FRESH_WAIT, LINGER, PREFETCH_LEN_BYTES, PREFETCH_LOOKS_MAX, PREFETCH_WAIT, PREFETCHES_MAX, QUIET_REFRESH_MAX,
-    RETIRE_AFTER,
+    FRESH_WAIT, LINGER, PREFETCH_LEN_BYTES, PREFETCH_LOOKS_MAX, PREFETCH_WAIT, PREFETCHES_MAX,
+    QUIET_REFRESH_MAX, RETIRE_AFTER,
 };
 use crate::source::{Loaded, Snapshot, Source, SourceError};
 
@@ -41,7 +41,9 @@ impl<S: Source> LiveFile<S> {
 
     /// True if the store was not asked lately, and is not failing to answer right now.
     pub(super) fn is_stale(&self, state: &State<S::Snapshot>, now: Instant) -> bool {
-        let Some(started) = state.check_started else { return true };
+        let Some(started) = state.check_started else {
+            return true;
+        };
         let age = now.duration_since(started);
         age > 2 * self.shared.options.refresh_interval && !(state.check_running && age > FRESH_WAIT)
     }
@@ -53,7 +55,9 @@ impl<S: Source> LiveFile<S> {
         let mut next_check = Instant::now() + pause;
         let mut failing = false;
         loop {
-            let next_event = self.retires_at().map_or(next_check, |at| at.min(next_check));
+            let next_event = self
+                .retires_at()
+                .map_or(next_check, |at| at.min(next_check));
             let woken = tokio::select! {
                 () = tokio::time::sleep_until(next_event) => false,
                 () = self.wake.notified() => true,
@@ -118,7 +122,9 @@ impl<S: Source> LiveFile<S> {
         if self.retires_at().is_some_and(|at| at <= Instant::now()) {
             self.retired.store(true, Ordering::Relaxed);
             tracing::debug!(file = %self, "readers did not drain, new openers get a fresh inode");
-            self.shared.notify.name(self.place.parent, self.place.name.clone());
+            self.shared
+                .notify
+                .name(self.place.parent, self.place.name.clone());
         }
     }
 
@@ -159,8 +165,16 @@ impl<S: Source> LiveFile<S> {
         result
     }
 
-    async fn load(self: &Arc<Self>, newest: Option<&Arc<S::Snapshot>>) -> Result<bool, SourceError> {
-        match self.shared.source.load(&self.place.host, &self.place.path, newest).await? {
+    async fn load(
+        self: &Arc<Self>,
+        newest: Option<&Arc<S::Snapshot>>,
+    ) -> Result<bool, SourceError> {
+        match self
+            .shared
+            .source
+            .load(&self.place.host, &self.place.path, newest)
+            .await?
+        {
             Loaded::Unchanged => Ok(true),
             Loaded::New(snapshot) => self.prepare(snapshot).await.map(|()| true),
             Loaded::Missing => {
@@ -168,7 +182,9 @@ impl<S: Source> LiveFile<S> {
                 if std::mem::take(&mut state.newest).is_some() {
                     tracing::info!(file = %self, "the store has no such database any more");
                 }
-                self.shared.notify.name(self.place.parent, self.place.name.clone());
+                self.shared
+                    .notify
+                    .name(self.place.parent, self.place.name.clone());
                 Ok(false)
             }
         }
@@ -197,11 +213,16 @@ impl<S: Source> LiveFile<S> {
                 Some((start, snapshot.read(start, PAGE_LEN_BYTES as usize).await?))
             };
             if let Some(view) = &base {
-                let _ = tokio::time::timeout(PREFETCH_WAIT, prefetch(&*view.snapshot, &*snapshot, &changed)).await;
+                let _ = tokio::time::timeout(
+                    PREFETCH_WAIT,
+                    prefetch(&*view.snapshot, &*snapshot, &changed),
+                )
+                .await;
             }
 
             let mut state = self.lock();
-            if state.view.as_ref().map(|view| view.number) != base.as_ref().map(|view| view.number) {
+            if state.view.as_ref().map(|view| view.number) != base.as_ref().map(|view| view.number)
+            {
                 continue;
             }
             state.newest = Some(snapshot.clone());
@@ -209,7 +230,12 @@ impl<S: Source> LiveFile<S> {
                 state.ready = None;
                 state.blocked_since = None;
             } else {
-                state.ready = Some(Ready { snapshot, changed, header, tail });
+                state.ready = Some(Ready {
+                    snapshot,
+                    changed,
+                    header,
+                    tail,
+                });
                 state.blocked_since.get_or_insert_with(Instant::now);
                 self.try_advance(&mut state);
             }
@@ -222,11 +248,19 @@ impl<S: Source> LiveFile<S> {
 /// don't matter, the read itself will tell.
 async fn prefetch<N: Snapshot>(old: &N, new: &N, changed: &[Range<u64>]) {
     let new_len = new.head().len;
-    let chunks = changed.iter().flat_map(|range| (range.start..range.end.min(new_len)).step_by(PREFETCH_LEN_BYTES));
+    let chunks = changed
+        .iter()
+        .flat_map(|range| (range.start..range.end.min(new_len)).step_by(PREFETCH_LEN_BYTES));
     let was_in_memory = |start: &u64| {
-        old.read_cached(*start, 1).is_some_and(|bytes| !bytes.is_empty()) && new.read_cached(*start, 1).is_none()
+        old.read_cached(*start, 1)
+            .is_some_and(|bytes| !bytes.is_empty())
+            && new.read_cached(*start, 1).is_none()
     };
-    for start in chunks.take(PREFETCH_LOOKS_MAX).filter(was_in_memory).take(PREFETCHES_MAX) {
+    for start in chunks
+        .take(PREFETCH_LOOKS_MAX)
+        .filter(was_in_memory)
+        .take(PREFETCHES_MAX)
+    {
         let _ = new.read(start, PREFETCH_LEN_BYTES).await;
     }
 }

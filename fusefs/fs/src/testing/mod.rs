@@ -44,8 +44,17 @@ impl MemorySource {
     /// The same; beyond the first and the last page every read waits for the gate.
     pub fn put_gated(&self, path: &str, bytes: Vec<u8>, gate: Option<Arc<Semaphore>>) {
         let mut databases = self.0.databases.lock().unwrap();
-        let version = databases.get(path.as_bytes()).map_or(1, |old| old.version + 1);
-        databases.insert(path.into(), Arc::new(MemorySnapshot { bytes, version, gate }));
+        let version = databases
+            .get(path.as_bytes())
+            .map_or(1, |old| old.version + 1);
+        databases.insert(
+            path.into(),
+            Arc::new(MemorySnapshot {
+                bytes,
+                version,
+                gate,
+            }),
+        );
     }
 
     pub fn remove(&self, path: &str) {
@@ -82,19 +91,39 @@ impl Source for MemorySource {
         assert_eq!(host, HOST);
         let mut entries = BTreeSet::new();
         for path in self.0.databases.lock().unwrap().keys() {
-            let Some(rest) = path.strip_prefix(dir) else { continue };
+            let Some(rest) = path.strip_prefix(dir) else {
+                continue;
+            };
             let rest = rest.strip_prefix(b"/").unwrap_or(rest);
             let mut parts = rest.splitn(2, |byte| *byte == b'/');
             let name = parts.next().unwrap_or_default().to_vec();
             entries.insert((name, parts.next().is_some()));
         }
-        let kind = |is_dir| if is_dir { EntryKind::Directory } else { EntryKind::Database };
-        Ok(entries.into_iter().map(|(name, is_dir)| Entry { name, kind: kind(is_dir) }).collect())
+        let kind = |is_dir| {
+            if is_dir {
+                EntryKind::Directory
+            } else {
+                EntryKind::Database
+            }
+        };
+        Ok(entries
+            .into_iter()
+            .map(|(name, is_dir)| Entry {
+                name,
+                kind: kind(is_dir),
+            })
+            .collect())
     }
 
     async fn head(&self, _host: &str, path: &[u8]) -> Result<Option<Head>, SourceError> {
         self.request()?;
-        Ok(self.0.databases.lock().unwrap().get(path).map(|snapshot| snapshot.head()))
+        Ok(self
+            .0
+            .databases
+            .lock()
+            .unwrap()
+            .get(path)
+            .map(|snapshot| snapshot.head()))
     }
 
     async fn load(
@@ -106,7 +135,9 @@ impl Source for MemorySource {
         self.request()?;
         Ok(match self.0.databases.lock().unwrap().get(path) {
             None => Loaded::Missing,
-            Some(newest) if known.is_some_and(|known| known.version == newest.version) => Loaded::Unchanged,
+            Some(newest) if known.is_some_and(|known| known.version == newest.version) => {
+                Loaded::Unchanged
+            }
             Some(newest) => Loaded::New(newest.clone()),
         })
     }
@@ -114,7 +145,9 @@ impl Source for MemorySource {
 
 impl MemorySnapshot {
     fn is_in_memory(&self, offset: u64) -> bool {
-        self.gate.is_none() || offset < BLOCK as u64 || offset + BLOCK as u64 >= self.bytes.len() as u64
+        self.gate.is_none()
+            || offset < BLOCK as u64
+            || offset + BLOCK as u64 >= self.bytes.len() as u64
     }
 
     fn slice(&self, offset: u64, len: usize) -> Vec<u8> {
@@ -125,7 +158,10 @@ impl MemorySnapshot {
 
 impl Snapshot for MemorySnapshot {
     fn head(&self) -> Head {
-        Head { len: self.bytes.len() as u64, mtime_ns: self.version as i64 }
+        Head {
+            len: self.bytes.len() as u64,
+            mtime_ns: self.version as i64,
+        }
     }
 
     fn read_cached(&self, offset: u64, len: usize) -> Option<Vec<u8>> {
@@ -134,7 +170,10 @@ impl Snapshot for MemorySnapshot {
 
     async fn read(&self, offset: u64, len: usize) -> Result<Vec<u8>, SourceError> {
         if let (false, Some(gate)) = (self.is_in_memory(offset), &self.gate) {
-            gate.acquire().await.map_err(|_| SourceError("damaged".into()))?.forget();
+            gate.acquire()
+                .await
+                .map_err(|_| SourceError("damaged".into()))?
+                .forget();
         }
         Ok(self.slice(offset, len))
     }
@@ -143,7 +182,10 @@ impl Snapshot for MemorySnapshot {
         let len = self.bytes.len().max(newer.bytes.len()) as u64;
         let blocks = (0..len).step_by(BLOCK);
         let differs = |start: &u64| self.slice(*start, BLOCK) != newer.slice(*start, BLOCK);
-        Ok(blocks.filter(differs).map(|start| start..(start + BLOCK as u64).min(len)).collect())
+        Ok(blocks
+            .filter(differs)
+            .map(|start| start..(start + BLOCK as u64).min(len))
+            .collect())
     }
 }
 
@@ -198,7 +240,10 @@ impl Kernel for Recorder {
     }
 
     fn invalidate_name(&self, parent: u64, name: &[u8]) -> io::Result<()> {
-        self.note(Event::Name(parent, String::from_utf8_lossy(name).into_owned()));
+        self.note(Event::Name(
+            parent,
+            String::from_utf8_lossy(name).into_owned(),
+        ));
         Ok(())
     }
 
@@ -212,19 +257,30 @@ impl Kernel for Recorder {
 pub fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
     let start = Instant::now();
     while !condition() {
-        assert!(start.elapsed() < Duration::from_secs(20), "never happened: {what}");
+        assert!(
+            start.elapsed() < Duration::from_secs(20),
+            "never happened: {what}"
+        );
         std::thread::sleep(Duration::from_millis(1));
     }
 }
 
 /// A runtime for what the file system does in the background.
 pub fn runtime() -> tokio::runtime::Runtime {
-    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap()
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .unwrap()
 }
 
 /// Calls something that answers through a reply, and waits for the answer.
-pub fn wait<T: Send + 'static>(call: impl FnOnce(crate::fs::Reply<T>)) -> Result<T, nix::errno::Errno> {
+pub fn wait<T: Send + 'static>(
+    call: impl FnOnce(crate::fs::Reply<T>),
+) -> Result<T, nix::errno::Errno> {
     let (sender, receiver) = std::sync::mpsc::channel();
     call(Box::new(move |result| sender.send(result).unwrap()));
-    receiver.recv_timeout(Duration::from_secs(20)).expect("an answer within 20 s")
+    receiver
+        .recv_timeout(Duration::from_secs(20))
+        .expect("an answer within 20 s")
 }
