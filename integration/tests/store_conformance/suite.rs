@@ -21,11 +21,18 @@ pub async fn run(store: &Store) {
 
 pub async fn put(store: &Store, key: &str, body: &[u8]) -> ETag {
     let body = Bytes::copy_from_slice(body);
-    let put = store.put(Space::Manifests, key, body, Condition::None).await;
+    let put = store
+        .put(Space::Manifests, key, body, Condition::None)
+        .await;
     put.unwrap_or_else(|error| panic!("{key:?}: {error}"))
 }
 
-async fn put_if(store: &Store, key: &str, body: &[u8], condition: Condition) -> Result<ETag, StoreError> {
+async fn put_if(
+    store: &Store,
+    key: &str,
+    body: &[u8],
+    condition: Condition,
+) -> Result<ETag, StoreError> {
     let body = Bytes::copy_from_slice(body);
     store.put(Space::Manifests, key, body, condition).await
 }
@@ -100,10 +107,21 @@ async fn clips_ranges(store: &Store) {
 
 async fn tells_missing_objects_from_failures(store: &Store) {
     put(store, "missing/neighbour", b"x").await;
-    for key in ["missing/no", "missing/no/such", "nothing-here", "missing/neighbou"] {
-        let whole = store.get(Space::Manifests, key, GetOptions::default()).await;
-        let part = store.get(Space::Manifests, key, GetOptions::range(0..128)).await;
-        let none = store.get(Space::Manifests, key, GetOptions::range(5..5)).await;
+    for key in [
+        "missing/no",
+        "missing/no/such",
+        "nothing-here",
+        "missing/neighbou",
+    ] {
+        let whole = store
+            .get(Space::Manifests, key, GetOptions::default())
+            .await;
+        let part = store
+            .get(Space::Manifests, key, GetOptions::range(0..128))
+            .await;
+        let none = store
+            .get(Space::Manifests, key, GetOptions::range(5..5))
+            .await;
         let head = store.head(Space::Manifests, key).await;
         for error in [
             whole.unwrap_err(),
@@ -117,10 +135,16 @@ async fn tells_missing_objects_from_failures(store: &Store) {
         }
         store.delete(Space::Manifests, key).await.unwrap();
     }
-    store.delete(Space::Manifests, "missing/neighbour").await.unwrap();
+    store
+        .delete(Space::Manifests, "missing/neighbour")
+        .await
+        .unwrap();
     let head = store.head(Space::Manifests, "missing/neighbour").await;
     assert_eq!(head.unwrap_err().kind, ErrorKind::NotFound);
-    let page = store.list(Space::Manifests, "missing/", false, None).await.unwrap();
+    let page = store
+        .list(Space::Manifests, "missing/", false, None)
+        .await
+        .unwrap();
     assert!(page.objects.is_empty() && page.prefixes.is_empty() && page.next.is_none());
 }
 
@@ -128,7 +152,14 @@ async fn gives_a_new_version_to_every_overwrite(store: &Store) {
     let mut versions = std::collections::HashSet::new();
     for round in 0..30 {
         let etag = put(store, "versions/k", format!("{round:02}").as_bytes()).await;
-        assert_eq!(store.head(Space::Manifests, "versions/k").await.unwrap().etag, etag);
+        assert_eq!(
+            store
+                .head(Space::Manifests, "versions/k")
+                .await
+                .unwrap()
+                .etag,
+            etag
+        );
         assert!(versions.insert(etag), "round {round}");
     }
 }
@@ -144,7 +175,9 @@ async fn reads_only_what_changed(store: &Store) {
         assert_eq!(same.unwrap(), Got::NotModified, "{range:?}");
     }
     let new = put(store, "changed/k", b"newer").await;
-    let got = store.get(Space::Manifests, "changed/k", GetOptions::unless(old)).await;
+    let got = store
+        .get(Space::Manifests, "changed/k", GetOptions::unless(old))
+        .await;
     let expected = Got::Object {
         body: Bytes::from_static(b"newer"),
         etag: new.clone(),
@@ -152,7 +185,9 @@ async fn reads_only_what_changed(store: &Store) {
     };
     assert_eq!(got.unwrap(), expected);
     store.delete(Space::Manifests, "changed/k").await.unwrap();
-    let gone = store.get(Space::Manifests, "changed/k", GetOptions::unless(new)).await;
+    let gone = store
+        .get(Space::Manifests, "changed/k", GetOptions::unless(new))
+        .await;
     assert_eq!(gone.unwrap_err().kind, ErrorKind::NotFound);
 }
 
@@ -165,9 +200,14 @@ async fn writes_only_if_the_condition_holds(store: &Store) {
     };
     let first = put_if(store, key, b"1", Condition::Absent).await.unwrap();
     failed(put_if(store, key, b"x", Condition::Absent).await);
-    let second = put_if(store, key, b"2", Condition::Matches(first.clone())).await.unwrap();
+    let second = put_if(store, key, b"2", Condition::Matches(first.clone()))
+        .await
+        .unwrap();
     failed(put_if(store, key, b"x", Condition::Matches(first)).await);
-    assert_eq!(get(store, key, None).await, (Bytes::from_static(b"2"), second.clone(), 1));
+    assert_eq!(
+        get(store, key, None).await,
+        (Bytes::from_static(b"2"), second.clone(), 1)
+    );
     store.delete(Space::Manifests, key).await.unwrap();
     failed(put_if(store, key, b"x", Condition::Matches(second)).await);
     put_if(store, key, b"3", Condition::Absent).await.unwrap();
@@ -188,7 +228,10 @@ async fn lets_one_of_many_conditional_writers_win(store: &Store) {
             match ended.unwrap() {
                 Ok(etag) => {
                     let before = winner.replace((writer, etag));
-                    assert!(before.is_none(), "{before:?} and {winner:?} won round {round}");
+                    assert!(
+                        before.is_none(),
+                        "{before:?} and {winner:?} won round {round}"
+                    );
                 }
                 Err(error) => assert_eq!(error.kind, ErrorKind::PreconditionFailed, "{error}"),
             }
@@ -273,8 +316,21 @@ async fn lists_in_pages_with_and_without_delimiter(store: &Store) {
         }
     }
     keys.sort();
-    for prefix in ["list/", "list/a", "list/a/", "list/a/b", "list/a/b/", "list/z/", "list/none/", "list/2"] {
-        let flat: Vec<_> = keys.iter().filter(|key| key.starts_with(prefix)).cloned().collect();
+    for prefix in [
+        "list/",
+        "list/a",
+        "list/a/",
+        "list/a/b",
+        "list/a/b/",
+        "list/z/",
+        "list/none/",
+        "list/2",
+    ] {
+        let flat: Vec<_> = keys
+            .iter()
+            .filter(|key| key.starts_with(prefix))
+            .cloned()
+            .collect();
         let mut folded: Vec<_> = flat
             .iter()
             .map(|key| match key[prefix.len()..].find('/') {
@@ -285,11 +341,22 @@ async fn lists_in_pages_with_and_without_delimiter(store: &Store) {
         folded.dedup();
         for page_len in [1, 3, 1_000] {
             let context = format!("{prefix} in pages of {page_len}");
-            assert_eq!(list_all(store, prefix, false, page_len).await, flat, "{context}");
-            assert_eq!(list_all(store, prefix, true, page_len).await, folded, "{context}");
+            assert_eq!(
+                list_all(store, prefix, false, page_len).await,
+                flat,
+                "{context}"
+            );
+            assert_eq!(
+                list_all(store, prefix, true, page_len).await,
+                folded,
+                "{context}"
+            );
         }
     }
-    let page = store.list(Space::Manifests, "list/", false, None).await.unwrap();
+    let page = store
+        .list(Space::Manifests, "list/", false, None)
+        .await
+        .unwrap();
     for listed in page.objects {
         let meta = store.head(Space::Manifests, &listed.key).await.unwrap();
         assert_eq!(listed.len, listed.key.len() as u64);

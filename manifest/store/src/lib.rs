@@ -32,6 +32,10 @@ use s3::S3;
 use std::sync::Arc;
 use verneuil_config::TargetConfig;
 
+/// How often a read of a range may find the object too short, and then long enough. Whoever sees
+/// that more often is talking to a store that does not do ranges.
+const GROWTH_ROUNDS_MAX: u32 = 4;
+
 /// One store. Clones are cheap and share connections and limits.
 #[derive(Debug, Clone)]
 pub struct Store {
@@ -150,7 +154,7 @@ impl Store {
             ));
         }
         let is_empty = options.range.as_ref().is_some_and(|range| range.is_empty());
-        loop {
+        for _ in 0..GROWTH_ROUNDS_MAX {
             // HTTP has no empty ranges.
             if !is_empty {
                 let got = self
@@ -177,6 +181,12 @@ impl Store {
             }
             // It grew in between: read again.
         }
+        Err(StoreError::new(
+            ErrorKind::Unavailable,
+            Operation::Get,
+            self.backend.name(space, key),
+            "the store refuses a range that lies within the object",
+        ))
     }
 
     /// Asks for an object's version and length.

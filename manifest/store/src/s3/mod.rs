@@ -194,7 +194,8 @@ impl S3 {
         options: &GetOptions,
     ) -> Result<Option<Got>, StoreError> {
         let range = options.range.as_ref().map(|range| {
-            let last = range.end.saturating_sub(1);
+            // Stores read these as signed numbers.
+            let last = range.end.saturating_sub(1).min(i64::MAX as u64);
             format!("bytes={}-{last}", range.start)
         });
         let known = options.if_none_match.as_ref().map(ETag::as_str);
