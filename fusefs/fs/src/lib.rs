@@ -18,6 +18,8 @@
 //! While any lock covers sqlite's SHARED range on an inode, that inode serves one snapshot. Between such moments it may
 //! *advance*, and no SHARED lock is granted before the kernel has dropped every page that differs (`live/advance.rs`).
 #![forbid(unsafe_code)]
+// A list of one range is what it looks like here.
+#![allow(clippy::single_range_in_vec_init)]
 
 pub mod fs;
 mod header;

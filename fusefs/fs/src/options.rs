@@ -52,9 +52,13 @@ pub const LINGER: Duration = Duration::from_secs(2);
 /// a lock can't be killed, so no reply is held long.
 pub const DRAIN_WAIT: Duration = Duration::from_millis(20);
 
-/// After readers did not drain, how long locks are granted on the old snapshot before the next try, so that one long
-/// transaction does not slow down all others by [`DRAIN_WAIT`] each.
-pub const DRAIN_PAUSE: Duration = Duration::from_millis(200);
+/// After readers did not drain, how long locks are granted on the old snapshot before the next try: at first briefly,
+/// since most transactions are short, then twice as long each time, so that one long transaction does not slow down all
+/// others by [`DRAIN_WAIT`] each.
+pub const DRAIN_PAUSE_MIN: Duration = Duration::from_millis(20);
+
+/// The longest such pause: with it, waiting costs a reader 4 % of its time.
+pub const DRAIN_PAUSE_MAX: Duration = Duration::from_millis(500);
 
 /// How long the first lock request after a quiet time waits for a look at the store.
 pub const FRESH_WAIT: Duration = Duration::from_millis(100);

@@ -112,7 +112,9 @@ pub struct Listed {
     pub len: u64,
 }
 
-/// A part of a listing. Keys and prefixes are each sorted bytewise, and continue from page to page.
+/// A part of a listing. In a page, keys and prefixes are each sorted bytewise; from page to page too
+/// in AWS and in a directory, but not in every compatible store (SeaweedFS lists `a/x` before
+/// `a-/x`).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ListPage {
     /// Objects.

@@ -18,7 +18,7 @@ use tokio::time::Instant;
 
 use super::{LiveFile, Ready, State};
 use crate::kernel::Kernel;
-use crate::options::INVALIDATIONS_MAX;
+use crate::options::{DRAIN_PAUSE_MIN, INVALIDATIONS_MAX};
 use crate::source::{Snapshot, Source};
 use crate::view::View;
 
@@ -57,6 +57,7 @@ impl<S: Source> LiveFile<S> {
         state.view = Some(view);
         state.blocked_since = None;
         state.drain_after = None;
+        state.drain_pause = DRAIN_PAUSE_MIN;
         state.head = None;
         state.advancing = true;
 

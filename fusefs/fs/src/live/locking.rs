@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use super::{LiveFile, State};
 use crate::fs::Reply;
 use crate::locks::{LockKind, LockRequest};
-use crate::options::{DRAIN_PAUSE, DRAIN_WAIT, FRESH_WAIT};
+use crate::options::{DRAIN_PAUSE_MAX, DRAIN_WAIT, FRESH_WAIT};
 use crate::source::Source;
 
 /// A lock request without an answer.
@@ -123,7 +123,8 @@ impl<S: Source> LiveFile<S> {
                 |waiting: &mut Waiting| waiting.deadline.is_none_or(|deadline| deadline <= now);
             let due: Vec<Waiting> = state.queue.extract_if(.., is_due).collect();
             if !due.is_empty() && state.ready.is_some() {
-                state.drain_after = Some(now + DRAIN_PAUSE);
+                state.drain_after = Some(now + state.drain_pause);
+                state.drain_pause = (2 * state.drain_pause).min(DRAIN_PAUSE_MAX);
             }
             state.grant(due)
         };

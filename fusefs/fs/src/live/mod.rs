@@ -35,7 +35,9 @@ use crate::fs::Reply;
 use crate::header::HeaderHistory;
 use crate::locks::LockTable;
 use crate::notify::Notifications;
-use crate::options::{LONG_TTL, Options, READS_IN_FLIGHT_MAX, REFRESHES_IN_FLIGHT_MAX, SHORT_TTL};
+use crate::options::{
+    DRAIN_PAUSE_MIN, LONG_TTL, Options, READS_IN_FLIGHT_MAX, REFRESHES_IN_FLIGHT_MAX, SHORT_TTL,
+};
 use crate::source::{Head, Source};
 use crate::view::View;
 
@@ -117,6 +119,8 @@ struct State<N> {
     queue: Vec<Waiting>,
     /// No lock request waits for readers to drain before this time.
     drain_after: Option<Instant>,
+    /// What is added to that after the next wait in vain.
+    drain_pause: Duration,
     handles: HashMap<u64, Handle<N>>,
     /// Processes that have locked this inode.
     lockers: HashSet<u32>,
@@ -160,6 +164,7 @@ impl<S: Source> LiveFile<S> {
             locks: LockTable::default(),
             queue: Vec::new(),
             drain_after: None,
+            drain_pause: DRAIN_PAUSE_MIN,
             handles: HashMap::new(),
             lockers: HashSet::new(),
             misses: HashMap::new(),

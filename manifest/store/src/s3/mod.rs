@@ -321,14 +321,18 @@ impl S3 {
                 len: object.size().unwrap_or(0).max(0) as u64,
             })
         });
+        let mut objects: Vec<_> = objects.collect();
+        objects.sort_by(|a, b| a.key.cmp(&b.key));
         let prefixes = answer
             .common_prefixes()
             .iter()
             .filter_map(|common| strip(common.prefix()?));
+        let mut prefixes: Vec<_> = prefixes.collect();
+        prefixes.sort();
         let is_more = answer.is_truncated().unwrap_or(false);
         Ok(ListPage {
-            objects: objects.collect(),
-            prefixes: prefixes.collect(),
+            objects,
+            prefixes,
             next: answer
                 .next_continuation_token()
                 .filter(|_| is_more)

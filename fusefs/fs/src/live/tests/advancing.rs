@@ -1,7 +1,7 @@
 //! When a live file moves to a newer snapshot, and in which order that happens.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::Semaphore;
 
@@ -87,12 +87,20 @@ fn a_lock_waits_briefly_for_readers_to_drain_and_is_then_granted_on_the_old_snap
     );
     assert_eq!(stage.fill(short), Ok(b'a'));
     stage.unlock(short, 2);
+    let (mut locks, mut waits) = (0, 0);
     let start = Instant::now();
-    stage.lock(short, 2);
+    while start.elapsed() < Duration::from_millis(600) {
+        let asked = Instant::now();
+        stage.lock(short, 2);
+        locks += 1;
+        waits += u32::from(asked.elapsed() >= DRAIN_WAIT);
+        stage.unlock(short, 2);
+    }
     assert!(
-        start.elapsed() < DRAIN_WAIT,
-        "one long transaction does not make every other wait"
+        waits < locks / 4,
+        "one long transaction does not make every other wait: {waits} of {locks}"
     );
+    stage.lock(short, 2);
     stage.unlock(short, 2);
     stage.unlock(long, 1);
     stage.lock(short, 2);
