@@ -1,4 +1,6 @@
 //! A real mount over a store in memory: what the kernel makes of the core's answers. Needs /dev/fuse.
+// Helpers too: clippy knows only the bodies of tests.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::single_range_in_vec_init)]
 
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};

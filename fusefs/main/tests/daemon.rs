@@ -1,4 +1,6 @@
 //! The life of `verneuil-fs` as a user sees it, on an empty directory store. Needs /dev/fuse, and root or fusermount3.
+// Helpers too: clippy knows only the bodies of tests.
+#![allow(clippy::unwrap_used, clippy::panic)]
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};

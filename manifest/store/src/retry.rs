@@ -161,7 +161,7 @@ mod tests {
                 &pacer,
                 Operation::Put,
                 || "s3://b/k".into(),
-                || std::future::pending(),
+                std::future::pending,
             )
             .await;
         let error = result.unwrap_err();
