@@ -24,7 +24,7 @@ fn a_bad_configuration_fails_the_load_with_key_and_position() -> Result<()> {
             "3:",
         ),
         (
-            "{\"replication_targets\": [{\"s3\": {\"region\": \"us-east-1\", \"chunk_bucket\": \"c\", \"manifest_bucket\": \"m\", \"acl\": 1}}]}".to_owned(),
+            "{\"replication_targets\": [{\"s3\": {\"region\": \"us-east-1\", \"chunk_bucket\": \"chunks\", \"manifest_bucket\": \"manifests\", \"acl\": 1}}]}".to_owned(),
             "acl",
             "1:",
         ),

@@ -271,8 +271,8 @@ impl Base {
             return Ok(etag);
         }
         if theirs.identity().instance == ours.identity().instance {
-            // Ours too, from an earlier publication that looked like a failure: the next try builds upon it.
-            return Err(refused.into());
+            // Ours too, from an earlier publication that looked like a failure: to be built upon.
+            return Err(CopyError::Overtaken(refused));
         }
         Err(claimed(&self.key, &theirs))
     }

@@ -48,6 +48,9 @@ pub enum CopyError {
         /// Generation of its manifest.
         generation: u64,
     },
+    /// Another manifest of this spool's arrived in the meantime: a PUT of a copier that was killed takes effect when the store gets to it.
+    #[error("an earlier manifest of this host's arrived late: {0}")]
+    Overtaken(StoreError),
     /// A background thread was lost.
     #[error("a worker thread of the copier failed: {0}; this is a bug, please report it")]
     Worker(String),

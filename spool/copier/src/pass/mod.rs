@@ -132,6 +132,8 @@ impl Pass {
             match self.round(store).await {
                 Ok(Step::Done(outcome)) => return Ok(outcome),
                 Ok(Step::Again) => {}
+                // At once, and not with the next try: a flush has only this one.
+                Err(CopyError::Overtaken(_)) => self.base = None,
                 Err(error) => {
                     if let (CopyError::BaseLost { .. }, Some(base)) = (&error, &mut self.base) {
                         base.start_afresh();

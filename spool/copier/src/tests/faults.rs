@@ -1,5 +1,6 @@
 //! What is published when writers and copiers die at any moment.
 
+use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -163,5 +164,48 @@ impl WriterWorld {
                 "one transaction's state"
             );
         }
+    }
+}
+
+#[tokio::test]
+async fn a_put_of_a_killed_copier_that_arrives_late_is_built_upon_at_once() {
+    for polls_before in 1..8 {
+        let mut world = World::new(4).await;
+        world.transact(&[1]);
+        let mut polls = 0;
+        while !world.manifest_file().exists() {
+            polls += 1;
+            world.die_after(polls).await;
+            world.parked = None;
+        }
+        // The store has received it, but not carried it out.
+        let late = std::fs::read(world.manifest_file()).unwrap();
+        std::fs::remove_file(world.manifest_file()).unwrap();
+        world.transact(&[2]);
+        let store = world.store.clone();
+        let mut pass = world.pass().in_slow_motion();
+        let mut run = Box::pin(pass.advance(&store));
+        let mut left = polls_before;
+        let early = std::future::poll_fn(|context| match run.as_mut().poll(context) {
+            std::task::Poll::Pending if left > 0 => {
+                left -= 1;
+                std::task::Poll::Pending
+            }
+            std::task::Poll::Pending => std::task::Poll::Ready(None),
+            std::task::Poll::Ready(result) => std::task::Poll::Ready(Some(result)),
+        })
+        .await;
+        let result = match early {
+            Some(result) => result,
+            None => {
+                std::fs::write(world.manifest_file(), late).unwrap();
+                run.as_mut().await
+            }
+        };
+        assert_eq!(result.unwrap(), Outcome::Published);
+        drop(run);
+        drop(pass);
+        world.drain().await.unwrap();
+        world.check_complete().await;
     }
 }
