@@ -65,7 +65,11 @@ impl Mount {
             if let Some(status) = self.daemon.try_wait()? {
                 bail!("verneuil-fs ended with {status}: {}", self.log());
             }
-            ensure!(Instant::now() < limit, "no usable mount after {MOUNT_LIMIT:?}: {}", self.log());
+            ensure!(
+                Instant::now() < limit,
+                "no usable mount after {MOUNT_LIMIT:?}: {}",
+                self.log()
+            );
             std::thread::sleep(Duration::from_millis(10));
         }
         Ok(())

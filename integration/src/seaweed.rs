@@ -79,8 +79,18 @@ impl Seaweed {
             .create(true)
             .append(true)
             .open(self.log_path())?;
-        let [master, master_grpc, volume, volume_grpc, filer, filer_grpc, s3, s3_grpc, admin, admin_grpc] =
-            self.ports[..]
+        let [
+            master,
+            master_grpc,
+            volume,
+            volume_grpc,
+            filer,
+            filer_grpc,
+            s3,
+            s3_grpc,
+            admin,
+            admin_grpc,
+        ] = self.ports[..]
         else {
             bail!("a server needs {PORTS} ports");
         };

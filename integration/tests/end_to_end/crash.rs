@@ -25,7 +25,7 @@ fn a_writer_killed_at_a_hundred_random_moments_loses_nothing() -> Result<()> {
     let mut committed = 0;
     let mut interrupted = 0;
     for kill in 0..KILLS {
-        let after = Duration::from_micros(random.below(150_000));
+        let after = Duration::from_micros(random.below(250_000));
         let life = live_and_die(&setup, kill, after)?;
         if let Some(found) = life.found {
             ensure!(

@@ -53,6 +53,37 @@ fn a_database_that_is_born_while_the_store_is_away_arrives_when_it_is_back() -> 
     source.close().map(drop)
 }
 
+#[test]
+fn the_flush_pragma_fails_and_says_why_and_the_next_start_brings_everything() -> Result<()> {
+    let _limit = watchdog::limit("flush_pragma", 200);
+    let setup = Setup::new(Kind::S3)?;
+    let Target::S3 { proxy, .. } = setup.target() else {
+        unreachable!("an S3 store was asked for")
+    };
+    let mut workload = Workload::new(9, WorkloadOptions::default());
+    for program in Program::ALL {
+        let mut source = setup.writer(program)?;
+        commit(&mut source, &mut workload, 5)?;
+        proxy.cut();
+        commit(&mut source, &mut workload, 5)?;
+        // The session ends with the error; what it had committed stays pending.
+        let Err(error) = source.row("PRAGMA verneuil_flush_replication_data") else {
+            anyhow::bail!("{program:?}: the pragma did not fail although the store is away")
+        };
+        let text = format!("{error:#}");
+        let endpoint = proxy.address().to_string();
+        ensure!(
+            text.contains(&endpoint),
+            "{program:?}: no reason in {text:?}"
+        );
+        proxy.mend();
+    }
+    let mut source = setup.writer(Program::Python)?;
+    ensure!(source.row("PRAGMA verneuil_flush_replication_data")? == "1");
+    setup.restored_equals_source()?;
+    source.close().map(drop)
+}
+
 fn survive<Away>(
     setup: &Setup,
     take: impl Fn() -> Result<Away>,
