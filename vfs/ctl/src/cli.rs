@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{ArgGroup, Args, Parser, Subcommand};
 
 /// Looks after SQLite databases that Verneuil replicates.
 #[derive(Debug, Parser)]
@@ -78,9 +78,10 @@ pub struct Host {
 }
 
 #[derive(Debug, Args)]
+#[command(group(ArgGroup::new("what").required(true).args(["manifest", "source"])))]
 pub struct Restore {
     /// Manifest: a file, or a key as manifest-name prints it
-    #[arg(short, long, value_name = "MANIFEST", conflicts_with_all = ["source", "hostname"], required_unless_present = "source")]
+    #[arg(short, long, value_name = "MANIFEST", conflicts_with = "hostname")]
     pub manifest: Option<OsString>,
     /// Path of the database on its source host
     #[arg(short, long, value_name = "PATH")]

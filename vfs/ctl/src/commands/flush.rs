@@ -19,9 +19,11 @@ struct Flushed {
 
 pub fn run(common: &Common, args: &Flush) -> Result<(), Failure> {
     let config = session::config(common)?;
-    let failed = |error: &dyn std::fmt::Display| Failure::Failed(error.to_string());
-    let flush =
-        verneuil_copier::flush_spool(&args.spool, &config).map_err(|error| failed(&error))?;
+    let flush = verneuil_copier::flush_spool(&args.spool, &config).map_err(|error| {
+        Failure::Failed(format!(
+            "{error}; SPOOL is the replication_spooling_dir of the application's configuration"
+        ))
+    })?;
     let flushed: Vec<Flushed> = flush
         .databases
         .iter()
