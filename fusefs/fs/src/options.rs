@@ -42,6 +42,10 @@ pub const SHORT_TTL: Duration = Duration::from_secs(1);
 /// How old a listing may be when a directory is read or a name is looked up.
 pub const LISTING_MAX_AGE: Duration = Duration::from_secs(1);
 
+/// How much of a file sqlite's open may read without a lock: 100 bytes of header, and what the kernel reads ahead for them
+/// (128 KiB at most). Who reads beyond, and has never locked, is no sqlite that is about to lock.
+pub const OPEN_READ_BYTES: u64 = 128 * 1024;
+
 /// The slowest refresh, for an open file that nobody reads.
 pub const QUIET_REFRESH_MAX: Duration = Duration::from_secs(30);
 

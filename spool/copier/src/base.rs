@@ -28,6 +28,8 @@ pub(crate) struct Base {
     /// Version of the manifest in the store; `None` while there is none.
     etag: Option<ETag>,
     nodes: HashMap<NodeId, Arc<Node>>,
+    /// It refers to nothing, because what the store's manifest refers to is lost.
+    afresh: bool,
 }
 
 impl Base {
@@ -62,6 +64,7 @@ impl Base {
                     manifest,
                     etag: None,
                     nodes: HashMap::new(),
+                    afresh: false,
                 },
                 false,
             ));
@@ -94,6 +97,7 @@ impl Base {
                 manifest,
                 etag: Some(etag),
                 nodes: HashMap::new(),
+                afresh: false,
             },
             is_ours,
         ))
@@ -114,6 +118,12 @@ impl Base {
         self.manifest =
             Manifest::empty_after(self.manifest.identity().clone(), self.manifest.generation());
         self.nodes.clear();
+        self.afresh = true;
+    }
+
+    /// Whether nothing was published since [`Self::start_afresh`].
+    pub(crate) fn is_afresh(&self) -> bool {
+        self.afresh
     }
 
     /// Ids of the current content of these chunks (`None` beyond the end).
@@ -241,6 +251,7 @@ impl Base {
         };
         self.manifest = updated.manifest;
         self.etag = Some(etag);
+        self.afresh = false;
         if self.nodes.len() + updated.nodes.len() > NODES_MAX {
             self.nodes.clear();
         }

@@ -38,7 +38,7 @@ pub(crate) async fn wait_for_other_copier(db: &Arc<Database>) -> Result<Other, F
     let Some(first) = progress()? else {
         return Ok(Other::Left);
     };
-    let counter = change_counter(db.path()).or(first.published_cc);
+    let mut counter = change_counter(db.path());
     let (mut last, mut moved_at) = (first, Instant::now());
     loop {
         sleep(PROGRESS_PERIOD).await;
@@ -48,7 +48,10 @@ pub(crate) async fn wait_for_other_copier(db: &Arc<Database>) -> Result<Other, F
         let Some(now) = progress()? else {
             return Ok(Other::Left);
         };
-        if holds_nothing_of(&first, &now, counter) {
+        // A lock may hide a foreign commit: look again until nobody holds one, or a writer of ours has looked.
+        counter = counter.or_else(|| change_counter(db.path()));
+        let is_known = counter.is_some() || now.epoch != first.epoch;
+        if is_known && holds_nothing_of(&first, &now, counter) {
             return Ok(Other::Published);
         }
         if now != last {
@@ -88,8 +91,9 @@ fn holds_nothing_of(then: &Progress, now: &Progress, counter: Option<u32>) -> bo
         && now.epoch == then.epoch
         && now.settled_epoch != now.epoch;
     // Nobody of ours has committed this: a foreign commit that the copier has yet to notice.
-    let is_foreign =
-        counter != now.published_cc && now.epoch == then.epoch && now.epoch.is_multiple_of(2);
+    let is_foreign = counter != now.published_cc
+        && now.epoch == then.epoch
+        && (now.epoch.is_multiple_of(2) || now.settled_epoch == now.epoch);
     is_log_gone && is_settled && !is_leftover && !is_foreign
 }
 

@@ -90,6 +90,13 @@ impl Copier {
         }
         let threads = self.threads()?;
         let mut served = self.shared.served();
+        // A task that panicked must not be the last one.
+        if served
+            .get(db.path())
+            .is_some_and(|known| known.requests.is_closed())
+        {
+            served.remove(db.path());
+        }
         let known = served.get_mut(db.path());
         let wake = match &known {
             Some(known) => known.wake.clone(),

@@ -99,7 +99,7 @@ impl Task {
             if matches!(tried, Tried::Outcome(Outcome::Published)) {
                 // There may be more; the interval holds it back.
                 self.wake.notify_one();
-            } else if matches!(tried, Tried::Outcome(Outcome::Idle))
+            } else if (matches!(tried, Tried::Outcome(Outcome::Idle)) || is_gone(&tried))
                 && self.shared.leave(&self.path)
             {
                 return;
@@ -226,6 +226,12 @@ impl Task {
             return tried;
         }
     }
+}
+
+/// Whether there is nothing to copy from any more. What was in the log has been published by then: that needs no file.
+fn is_gone(tried: &Tried) -> bool {
+    matches!(tried, Tried::Failed(CopyError::Database { source, .. })
+        if source.kind() == std::io::ErrorKind::NotFound)
 }
 
 /// Who the manifests of `db` are by.

@@ -53,7 +53,16 @@ pub struct Sealed {
 #[derive(Debug)]
 pub struct CopierLock {
     folder: Arc<Folder>,
-    _lock: File,
+    lock: File,
+}
+
+impl Drop for CopierLock {
+    fn drop(&mut self) {
+        // Closing alone would leave the lock to a child that was forked meanwhile and has inherited the descriptor.
+        if let Err(error) = self.lock.unlock() {
+            tracing::debug!(%error, "the copier's lock goes when its descriptor is closed");
+        }
+    }
 }
 
 impl Database {
@@ -74,10 +83,7 @@ impl Database {
         let path = folder.lock_path();
         let lock = open_private(&path, false)?;
         match lock.try_lock() {
-            Ok(()) => Ok(Some(CopierLock {
-                folder,
-                _lock: lock,
-            })),
+            Ok(()) => Ok(Some(CopierLock { folder, lock })),
             Err(TryLockError::WouldBlock) => Ok(None),
             Err(TryLockError::Error(error)) => Err(SpoolError::io("lock", &path)(error)),
         }

@@ -40,6 +40,12 @@ impl Folder {
         fence(SeqCst);
         let head = control.head();
         let header = control.map.header();
+        // The logs before the bits: a generation that is gone by now had its chunks put in flight before, if it was not published.
+        let sealed = self
+            .log_generations()?
+            .into_iter()
+            .find(|generation| *generation < head.generation);
+        fence(SeqCst);
         let (mut todo, mut dirty, mut inflight) = (header.todo_all.load(Acquire) != 0, false, 0);
         control.each_segment(|_, segment| {
             for word in 0..segment.dirty.len() {
@@ -48,10 +54,6 @@ impl Folder {
                 inflight += u64::from(segment.inflight[word].load(Acquire).count_ones());
             }
         })?;
-        let sealed = self
-            .log_generations()?
-            .into_iter()
-            .find(|generation| *generation < head.generation);
         Ok(Progress {
             head,
             epoch: control.epoch(),

@@ -3,11 +3,11 @@
 //! | handle | reads | keeps the inode from moving |
 //! |---|---|---|
 //! | *locking*: has set or cleared a lock | the inode's snapshot | while its lock covers SHARED |
-//! | *lockless*, through the page cache | the inode's snapshot, then `EIO` | for 10 minutes from its open |
+//! | *lockless*, through the page cache | the inode's snapshot, then `EIO` | until 10 minutes from its open, if it reads beyond the header |
 //! | *private*: its reads bypass the page cache | the snapshot it was opened with, for good | no |
 //!
 //! sqlite opens with `O_NOFOLLOW`, reads the header, then locks: a *lockless* handle that becomes *locking* with its
-//! first lock. (A connection whose process already holds the lock never asks: its reads are covered by that process's
+//! first lock. Until then (a pool opens connections long before it uses them) it must not hold the others up. (A connection whose process already holds the lock never asks: its reads are covered by that process's
 //! locks, so it does not pin.) `nolock=1` stays lockless. What opens without `O_NOFOLLOW` (`cp`, `cat`, DuckDB) is no
 //! sqlite: it gets a private handle, and so neither mixes two snapshots nor holds anybody up.
 
@@ -19,7 +19,7 @@ use tokio::time::Instant;
 
 use super::{LiveFile, State};
 use crate::fs::Reply;
-use crate::options::{OPEN_CHECK_WAIT, PIN_MAX};
+use crate::options::{OPEN_CHECK_WAIT, OPEN_READ_BYTES, PIN_MAX};
 use crate::source::Source;
 use crate::view::View;
 
@@ -44,7 +44,12 @@ pub(super) struct Handle<N> {
 
 enum Role<N> {
     Locking,
-    Lockless { view_number: u64 },
+    Lockless {
+        /// The snapshot of its first read.
+        view_number: Option<u64>,
+        /// It has read more than sqlite's open does.
+        pins: bool,
+    },
     Private(Arc<View<N>>),
 }
 
@@ -144,7 +149,7 @@ impl<S: Source> LiveFile<S> {
             handles, lockers, ..
         } = state;
         handles.values_mut().any(|handle| {
-            matches!(handle.role, Role::Lockless { .. })
+            matches!(handle.role, Role::Lockless { pins: true, .. })
                 && now.duration_since(handle.opened) < PIN_MAX
                 && !handle
                     .process(self.shared.process_of)
@@ -152,11 +157,12 @@ impl<S: Source> LiveFile<S> {
         })
     }
 
-    /// What a read through `handle` is served from.
+    /// What a read through `handle` of the bytes up to `end` is served from.
     pub(super) fn view_for(
         &self,
         state: &mut State<S::Snapshot>,
         handle: u64,
+        end: u64,
     ) -> Result<Served<S::Snapshot>, Errno> {
         let State {
             handles,
@@ -173,8 +179,12 @@ impl<S: Source> LiveFile<S> {
                 fills_pages: false,
             });
         }
-        if let Role::Lockless { view_number } = handle.role
-            && view_number != view.number
+        if let Role::Lockless { view_number, pins } = &mut handle.role {
+            *pins |= end > OPEN_READ_BYTES;
+            view_number.get_or_insert(view.number);
+        }
+        if let Role::Lockless { view_number, .. } = handle.role
+            && view_number != Some(view.number)
             && !handle
                 .process(self.shared.process_of)
                 .is_some_and(|process| lockers.contains(&process))
@@ -210,7 +220,8 @@ impl<N> State<N> {
             Role::Private(view.clone())
         } else {
             Role::Lockless {
-                view_number: view.number,
+                view_number: None,
+                pins: false,
             }
         };
         let handle = Handle {

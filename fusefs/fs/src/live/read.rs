@@ -40,7 +40,7 @@ impl<S: Source> LiveFile<S> {
             let served = {
                 let mut state = self.lock();
                 state.used_since_check = true;
-                self.view_for(&mut state, handle)
+                self.view_for(&mut state, handle, offset.saturating_add(len as u64))
             };
             let Served { view, fills_pages } = match served {
                 Ok(served) => served,

@@ -139,8 +139,9 @@ impl Pass {
                         base.start_afresh();
                         self.uploaded.clear();
                         self.lock.need_everything();
-                    } else {
-                        // Whether a failed PUT took effect is known to the store only.
+                    } else if self.base.as_ref().is_none_or(|base| !base.is_afresh()) {
+                        // Whether a failed PUT took effect is known to the store only. But a base that starts afresh must not be
+                        // replaced by the one that refers to what is lost; the store's condition sees to the rest.
                         self.base = None;
                     }
                     return Err(error);
@@ -166,6 +167,11 @@ impl Pass {
             if !is_ours {
                 self.lock.need_everything();
             }
+        }
+        // Nothing was published there from this control page, or something was published elsewhere since: log and in-flight set are not
+        // what that manifest lacks.
+        if published == 0 {
+            self.lock.need_everything();
         }
         self.boundary().await;
         if let Some(step) = self.leftovers(store).await? {

@@ -106,6 +106,10 @@ impl Pass {
                 Ok(look) => look,
                 // A writer of ours is at it: what it has not committed yet is not pending. Another's lock may hide a commit that is.
                 Err(Blocked::Writing) if self.lock.writer_lives() => {
+                    // When it began it may have handed over what others had left or committed (writer steps 1 and 3).
+                    if self.lock.head().len_bytes > 0 || self.lock.has_todo()? {
+                        return Ok(Step::Again);
+                    }
                     return Ok(Step::Done(Outcome::Idle));
                 }
                 Err(blocked) => return Ok(Step::Done(Outcome::Blocked(blocked))),
@@ -116,7 +120,8 @@ impl Pass {
             if look.epoch != epoch {
                 continue;
             }
-            if !is_odd(epoch) {
+            // After a dead writer's epoch was settled, a foreign commit still shows in the counter.
+            if !is_odd(epoch) || self.lock.settled_epoch() == epoch {
                 let published = self
                     .base
                     .as_ref()
@@ -125,9 +130,6 @@ impl Pass {
                     self.lock.need_everything();
                     return Ok(Step::Again);
                 }
-                return Ok(Step::Done(Outcome::Idle));
-            }
-            if self.lock.settled_epoch() == epoch {
                 return Ok(Step::Done(Outcome::Idle));
             }
             if begun.elapsed() > LEFTOVER_PATIENCE {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::Semaphore;
 
 use super::*;
-use crate::options::DRAIN_WAIT;
+use crate::options::{DRAIN_WAIT, OPEN_READ_BYTES};
 
 #[test]
 fn an_advance_drops_pages_stores_the_tail_and_then_answers_locks() {
@@ -136,6 +136,7 @@ fn the_first_lock_of_a_handle_ends_its_pin() {
         Ok(b'a'),
         "sqlite reads the header before it locks"
     );
+    stage.read(handle, OPEN_READ_BYTES as usize, 1).unwrap();
     stage.store.put(PATH, database(b'b', 2, 1, 2));
     stage.wait_until_ready();
     stage.lock(handle, 1);

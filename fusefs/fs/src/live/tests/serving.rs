@@ -7,13 +7,14 @@ use nix::errno::Errno;
 use tokio::sync::Semaphore;
 
 use super::*;
-use crate::options::{LINGER, PIN_MAX};
+use crate::options::{LINGER, OPEN_READ_BYTES, PIN_MAX};
 
 #[test]
 fn a_handle_that_never_locks_pins_its_snapshot_and_then_gets_an_error() {
     let mut stage = Stage::new(5, database(b'a', 2, 1, 1));
     let lockless = stage.open(1, false);
     let reader = stage.open(2, false);
+    stage.read(lockless, OPEN_READ_BYTES as usize, 1).unwrap();
     stage.store.put(PATH, database(b'b', 2, 1, 2));
     stage.wait_until_ready();
     stage.lock(reader, 2);
@@ -27,6 +28,22 @@ fn a_handle_that_never_locks_pins_its_snapshot_and_then_gets_an_error() {
     });
     stage.lock(reader, 2);
     assert_eq!(stage.fill(reader), Ok(b'b'));
+}
+
+#[test]
+fn a_connection_that_has_only_read_the_header_holds_nobody_up() {
+    let mut stage = Stage::new(5, database(b'a', 2, 1, 1));
+    let (idle, reader) = (stage.open(1, false), stage.open(2, false));
+    stage.read(idle, 0, 100).unwrap();
+    stage.store.put(PATH, database(b'b', 2, 1, 2));
+    eventually("the file advances", || {
+        stage.lock(reader, 2);
+        let seen = stage.fill(reader);
+        stage.unlock(reader, 2);
+        seen == Ok(b'b')
+    });
+    stage.lock(idle, 1);
+    assert_eq!(stage.fill(idle), Ok(b'b'));
 }
 
 #[test]
