@@ -11,7 +11,7 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError, TryLockError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use verneuil_config::CacheConfig;
@@ -48,6 +48,8 @@ struct Local {
     usage: Mutex<Usage>,
     /// A failure was logged, and nothing has succeeded since.
     failing: AtomicBool,
+    /// One of this process' threads is making room.
+    trimming: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -81,6 +83,7 @@ impl DiskCache {
                             capacity_bytes: *capacity_bytes,
                             usage: Mutex::default(),
                             failing: AtomicBool::new(false),
+                            trimming: AtomicBool::new(false),
                         }),
                     }
                 }
@@ -149,6 +152,31 @@ impl DiskCache {
     }
 }
 
+impl Local {
+    fn usage(&self) -> MutexGuard<'_, Usage> {
+        self.usage.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Counts `cost` bytes in; false if they don't fit, or if it is time to look what others have added.
+    fn reserve(&self, root: &Path, cost: u64) -> io::Result<bool> {
+        let mut usage = self.usage();
+        let occupied = match usage.total_bytes {
+            Some(occupied) => occupied,
+            // The first look, for which all wait.
+            None => trim(root, self.capacity_bytes, 0)?,
+        };
+        let total = occupied.saturating_add(cost);
+        usage.total_bytes = Some(occupied);
+        let fits = total <= self.capacity_bytes
+            && usage.added_since_bytes <= self.capacity_bytes / RECOUNT_SHARE;
+        if fits {
+            usage.total_bytes = Some(total);
+            usage.added_since_bytes = usage.added_since_bytes.saturating_add(cost);
+        }
+        Ok(fits)
+    }
+}
+
 impl Layer {
     fn path(&self, name: &str) -> PathBuf {
         let fan_out = name.get(..2).unwrap_or("__");
@@ -194,27 +222,20 @@ fn insert(root: &Path, local: &Local, path: &Path, frame: &[u8]) -> io::Result<(
     if cost > local.capacity_bytes || path.exists() {
         return Ok(());
     }
-    {
-        let mut usage = match local.usage.try_lock() {
-            Ok(usage) => usage,
-            Err(TryLockError::Poisoned(poisoned)) => PoisonError::into_inner(poisoned),
+    if !local.reserve(root, cost)? {
+        if local.trimming.swap(true, Ordering::AcqRel) {
             // Somebody is making room. What is not kept now can be fetched again; threads must not pile up here.
-            Err(TryLockError::WouldBlock) => return Ok(()),
-        };
-        let total = match usage.total_bytes {
-            Some(total)
-                if total.saturating_add(cost) <= local.capacity_bytes
-                    && usage.added_since_bytes <= local.capacity_bytes / RECOUNT_SHARE =>
-            {
-                total
-            }
-            _ => {
-                usage.added_since_bytes = 0;
-                trim(root, local.capacity_bytes, cost)?
-            }
-        };
-        usage.total_bytes = Some(total.saturating_add(cost));
-        usage.added_since_bytes = usage.added_since_bytes.saturating_add(cost);
+            return Ok(());
+        }
+        let trimmed = trim(root, local.capacity_bytes, cost);
+        if let Ok(total) = trimmed {
+            *local.usage() = Usage {
+                total_bytes: Some(total.saturating_add(cost)),
+                added_since_bytes: cost,
+            };
+        }
+        local.trimming.store(false, Ordering::Release);
+        trimmed?;
     }
     let Some(parent) = path.parent() else {
         return Ok(());
