@@ -14,7 +14,7 @@ use crate::error::SpoolError;
 use crate::map::{Map, SEGMENT_CHUNKS, SEGMENT_WORDS, SEGMENTS_MAX, Segment};
 
 /// "VNLCTL" and the version of the layout.
-pub(crate) const MAGIC: u64 = u64::from_le_bytes(*b"VNLCTL\x00\x01");
+pub(crate) const MAGIC: u64 = u64::from_le_bytes(*b"VNLCTL\x00\x02");
 /// `last_cc` before the first transaction of ours: equals no change counter.
 pub(crate) const CC_UNKNOWN: u64 = u64::MAX;
 
@@ -38,6 +38,21 @@ impl LogHead {
             len_bytes: word as u32,
         }
     }
+}
+
+/// How a database file looks from outside, at an epoch of its control page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Seen {
+    /// The control page's epoch.
+    pub epoch: u64,
+    /// Device.
+    pub dev: u64,
+    /// Inode.
+    pub ino: u64,
+    /// Length in bytes.
+    pub len: u64,
+    /// Modification time in nanoseconds since the epoch.
+    pub mtime_ns: i64,
 }
 
 /// The control page of one database.
@@ -76,7 +91,7 @@ impl Control {
             Relaxed,
         );
         header.last_cc.store(CC_UNKNOWN, Relaxed);
-        header.published_cc.store(CC_UNKNOWN, Relaxed);
+        header.page_id.store(identity.page_id, Relaxed);
         header.todo_all.store(1, Relaxed);
         header.magic.store(MAGIC, Release);
         fence(SeqCst);
@@ -166,6 +181,52 @@ impl Control {
 
     pub fn set_last_cc(&self, cc: u64) {
         self.map.header().last_cc.store(cc, Release);
+    }
+
+    pub fn page_id(&self) -> u64 {
+        self.map.header().page_id.load(Acquire)
+    }
+
+    pub fn seen(&self) -> Option<Seen> {
+        let [epoch, dev, ino, len, mtime_ns] =
+            std::array::from_fn(|k| self.map.header().seen[k].load(Acquire));
+        (ino != 0).then_some(Seen {
+            epoch,
+            dev,
+            ino,
+            len,
+            mtime_ns: mtime_ns.cast_signed(),
+        })
+    }
+
+    /// Written and read under the copier's lock only.
+    pub fn set_seen(&self, seen: &Seen) {
+        let words = [
+            seen.epoch,
+            seen.dev,
+            seen.ino,
+            seen.len,
+            seen.mtime_ns.cast_unsigned(),
+        ];
+        for (place, word) in self.map.header().seen.iter().zip(words) {
+            place.store(word, Release);
+        }
+    }
+
+    /// When the first record of the current log was committed.
+    pub fn pending_since_ns(&self) -> i64 {
+        self.map
+            .header()
+            .pending_since_ns
+            .load(Acquire)
+            .cast_signed()
+    }
+
+    pub fn set_pending_since_ns(&self, at_ns: i64) {
+        self.map
+            .header()
+            .pending_since_ns
+            .store(at_ns.cast_unsigned(), Release);
     }
 
     /// `todo = all`.
@@ -311,9 +372,10 @@ impl Control {
     }
 }
 
-/// What a control page must match to be used.
+/// What a control page must match to be used (but for the page id, which a new one gets).
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct PageIdentity {
+    pub page_id: u64,
     pub boot_id: [u8; 16],
     pub instance_id: [u8; 16],
 }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::SeqCst;
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError, RwLock, Weak};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use verneuil_config::TargetConfig;
 
@@ -161,11 +161,6 @@ impl Database {
     /// When the control page can't be mapped or the folder not listed.
     pub fn progress(&self) -> Result<Option<Progress>, SpoolError> {
         self.folder().map(|folder| folder.progress()).transpose()
-    }
-
-    /// What the copier (of whatever process) last complained about, and when.
-    pub fn last_error(&self) -> Option<(SystemTime, String)> {
-        self.folder()?.last_error()
     }
 
     pub(crate) fn folder(&self) -> Option<Arc<Folder>> {

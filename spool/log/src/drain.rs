@@ -14,7 +14,9 @@ use crate::folder::Folder;
 use crate::map::SEGMENT_CHUNKS;
 use crate::progress::{Progress, known_cc};
 use crate::replay::Replay;
+use crate::control::Seen;
 use crate::spool::open_private;
+use crate::target::{TargetId, TargetRecord, read_records};
 
 /// Chunks that the copier must read from the file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,7 +27,28 @@ pub enum Need {
     Chunks(ChunkSet),
 }
 
+impl Default for Need {
+    fn default() -> Self {
+        Self::Chunks(ChunkSet::default())
+    }
+}
+
 impl Need {
+    /// Adds all of `other`.
+    pub fn extend(&mut self, other: &Self) {
+        match other {
+            Self::All => *self = Self::All,
+            Self::Chunks(chunks) => self.add(chunks),
+        }
+    }
+
+    /// Adds these chunks.
+    pub fn add(&mut self, chunks: &ChunkSet) {
+        if let Self::Chunks(set) = self {
+            set.extend(chunks);
+        }
+    }
+
     /// Whether nothing is needed.
     pub fn is_empty(&self) -> bool {
         matches!(self, Self::Chunks(set) if set.is_empty())
@@ -136,28 +159,34 @@ impl CopierLock {
         self.folder.progress()
     }
 
-    /// Copier step 2: `inflight |= todo`, then `todo &= ~claimed`.
+    /// Copier step 2: `inflight |= todo`, then `todo &= ~claimed`. Returns what was claimed.
     ///
     /// # Errors
-    /// When a segment can't be mapped; nothing is lost then.
-    pub fn claim(&self) -> Result<(), SpoolError> {
+    /// When a segment can't be mapped; nothing is lost then: what was claimed before is in flight.
+    pub fn claim(&self) -> Result<Need, SpoolError> {
         let header = self.folder.control.map.header();
+        let mut claimed = Need::default();
+        fence(SeqCst);
         if header.todo_all.load(Acquire) != 0 {
             header.inflight_all.store(1, Release);
             fence(SeqCst);
             header.todo_all.store(0, Release);
+            claimed = Need::All;
         }
-        self.folder.control.each_segment(|_, segment| {
-            for (todo, inflight) in segment.todo.iter().zip(&segment.inflight) {
+        let mut chunks = ChunkSet::default();
+        self.folder.control.each_segment(|first, segment| {
+            for (word, (todo, inflight)) in segment.todo.iter().zip(&segment.inflight).enumerate() {
                 let bits = todo.load(Acquire);
                 if bits != 0 {
                     inflight.fetch_or(bits, AcqRel);
                     todo.fetch_and(!bits, AcqRel);
+                    chunks.insert_word(first / SEGMENT_CHUNKS, word, bits);
                 }
             }
         })?;
+        claimed.add(&chunks);
         fence(SeqCst);
-        Ok(())
+        Ok(claimed)
     }
 
     /// Whether anything waits to be claimed. Behind a fence: the copier asks after the swap of the head (step 9).
@@ -359,51 +388,43 @@ impl CopierLock {
         Ok(())
     }
 
-    /// Epoch whose leftover dirty chunks have been read in quiet mode and published.
-    pub fn settled_epoch(&self) -> u64 {
-        self.folder.control.map.header().settled_epoch.load(Acquire)
-    }
-
-    /// Records that everything dirty under `epoch` has been published.
-    pub fn set_settled_epoch(&self, epoch: u64) {
-        self.folder
-            .control
-            .map
-            .header()
-            .settled_epoch
-            .store(epoch, Release);
-    }
-
-    /// Generation of the last manifest that was published from this control page to `place` (a hash of store and key); 0 for none.
-    pub fn published_generation(&self, place: u64) -> u64 {
-        let header = self.folder.control.map.header();
-        if header.published_to.load(Acquire) != place {
-            return 0;
+    /// The records of all targets that this database ever had in this spool. Those of an older control page know nothing any more.
+    pub(crate) fn target_records(&self) -> Result<Vec<(TargetId, TargetRecord)>, SpoolError> {
+        let page_id = self.folder.control.page_id();
+        let mut records = read_records(self.folder.dir())?;
+        for (_, record) in &mut records {
+            if record.page_id != page_id {
+                record.forget_page(page_id);
+            }
         }
-        header.published_generation.load(Acquire)
+        Ok(records)
     }
 
-    /// Records what manifest was published (after its `PUT`, before the generation is deleted).
-    pub fn set_published(&self, place: u64, generation: u64, change_counter: u32) {
-        let header = self.folder.control.map.header();
-        header
-            .published_cc
-            .store(u64::from(change_counter), Release);
-        header.published_generation.store(generation, Release);
-        header.published_to.store(place, Release);
-        self.beat();
+    pub(crate) fn write_target_record(
+        &self,
+        target: TargetId,
+        record: &TargetRecord,
+    ) -> Result<(), SpoolError> {
+        record.write(self.folder.dir(), target)
+    }
+
+    /// Id of the control page: a new one is another one.
+    pub(crate) fn page_id(&self) -> u64 {
+        self.folder.control.page_id()
+    }
+
+    /// How the database file looked when it was last found published in full.
+    pub fn seen(&self) -> Option<Seen> {
+        self.folder.control.seen()
+    }
+
+    /// Remembers how the database file looks, being published in full.
+    pub fn set_seen(&self, seen: &Seen) {
+        self.folder.control.set_seen(seen);
     }
 
     /// Shows whoever waits that the copier gets on.
     pub fn beat(&self) {
         self.folder.control.map.header().beats.fetch_add(1, AcqRel);
-    }
-
-    /// Writes down why the copier could not go on, for whoever waits for it; `None` when it could.
-    ///
-    /// # Errors
-    /// When the file can't be written.
-    pub fn set_last_error(&self, text: Option<&str>) -> Result<(), SpoolError> {
-        self.folder.set_last_error(text)
     }
 }

@@ -21,7 +21,6 @@ use crate::spool::{
 const CONTROL_FILE: &str = "control";
 const RECORD_FILE: &str = "database.json";
 const LOCK_FILE: &str = "copier.lock";
-const ERROR_FILE: &str = "last-error";
 const LOG_PREFIX: &str = "log-";
 /// Bytes of a database's name that its folder's name repeats, for whoever looks into the spool.
 const NAME_LEN_MAX_BYTES: usize = 48;
@@ -110,6 +109,10 @@ impl Folder {
         self.control.map.is_linked()
     }
 
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
     pub fn log_path(&self, generation: u32) -> PathBuf {
         self.dir.join(format!("{LOG_PREFIX}{generation}"))
     }
@@ -162,25 +165,6 @@ impl Folder {
     /// Generations whose logs are there, in ascending order.
     pub fn log_generations(&self) -> Result<Vec<u32>, SpoolError> {
         log_generations(&self.dir)
-    }
-
-    pub fn set_last_error(&self, text: Option<&str>) -> Result<(), SpoolError> {
-        let path = self.dir.join(ERROR_FILE);
-        match text {
-            Some(text) => publish_file(&path, &self.dir, text.as_bytes(), Publish::Replace),
-            None => match fs::remove_file(&path) {
-                Err(error) if error.kind() != ErrorKind::NotFound => {
-                    Err(SpoolError::io("remove", &path)(error))
-                }
-                _ => Ok(()),
-            },
-        }
-    }
-
-    pub fn last_error(&self) -> Option<(std::time::SystemTime, String)> {
-        let path = self.dir.join(ERROR_FILE);
-        let text = fs::read_to_string(&path).ok()?;
-        Some((fs::metadata(&path).ok()?.modified().ok()?, text))
     }
 }
 

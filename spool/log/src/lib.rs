@@ -9,7 +9,8 @@
 //! - `record`, `spans`, `replay`: the change log;
 //! - `database`: what the connections and the copier of a process share;
 //! - `writer`, `transaction`: the write side, writer steps 1 to 7;
-//! - `drain`, `progress`: the copier's side, for copier steps 1 to 3 and 8 to 10.
+//! - `drain`: what the copier may do to control page and logs; `ledger`, `target`, `replays`: what each target lacks (copier steps 1 to 3, 8 to 10);
+//! - `progress`: all of it at a glance.
 
 #![deny(unsafe_code)]
 
@@ -19,22 +20,28 @@ mod database;
 mod drain;
 mod error;
 mod folder;
+mod ledger;
 #[allow(unsafe_code)]
 mod map;
 mod progress;
 mod record;
 mod replay;
+mod replays;
 mod spans;
 mod spool;
+mod target;
 mod transaction;
 mod writer;
 
 pub use chunks::{CHUNK_LEN_BYTES, ChunkSet};
-pub use control::LogHead;
+pub use control::{LogHead, Seen};
 pub use database::{Database, DatabaseInfo, Waker};
 pub use drain::{CopierLock, Need, Sealed};
 pub use error::SpoolError;
-pub use progress::Progress;
+pub use ledger::{Ledger, Published};
+pub use progress::{Progress, TargetProgress};
 pub use replay::Replay;
+pub use replays::Replays;
 pub use spool::{Spool, SpoolContents};
+pub use target::{Lacks, TargetId, TargetRecord};
 pub use writer::Writer;

@@ -43,14 +43,8 @@ pub(crate) struct Header {
     pub epoch: AtomicU64,
     /// Change counter after the last transaction of ours; `u64::MAX` before the first.
     pub last_cc: AtomicU64,
-    /// Epoch whose leftover dirty chunks the copier has read in quiet mode and published.
-    pub settled_epoch: AtomicU64,
-    /// Generation of the last manifest that the copier published.
-    pub published_generation: AtomicU64,
-    /// Change counter in that manifest; `u64::MAX` before the first.
-    pub published_cc: AtomicU64,
-    /// Hash of the store and key that it went to.
-    pub published_to: AtomicU64,
+    /// Random: tells this control page from an earlier one of the same database.
+    pub page_id: AtomicU64,
     /// Process whose transaction the odd epoch is; 0 for none.
     pub writer_pid: AtomicU32,
     /// Grows whenever the copier gets on.
@@ -59,6 +53,10 @@ pub(crate) struct Header {
     pub db_dev: AtomicU64,
     /// Inode of the database file.
     pub db_ino: AtomicU64,
+    /// How the file looked when it was last found published in full: epoch, device, inode, length, modification time. All zero: not yet.
+    pub seen: [AtomicU64; 5],
+    /// When the first record of the current log was committed, in nanoseconds since the epoch.
+    pub pending_since_ns: AtomicU64,
     /// Nonzero: every chunk is to do.
     pub todo_all: AtomicU32,
     /// Nonzero: every chunk is in flight.

@@ -1,4 +1,4 @@
-//! How much of a database waits in the spool: for whoever waits for another process' copier, and for status. Reads what `writer` and `drain` change.
+//! How much of a database waits in the spool: for whoever waits for another process' copier, and for status. Reads what `writer`, `drain` and `ledger` change.
 
 use std::sync::atomic::Ordering::{Acquire, SeqCst};
 use std::sync::atomic::fence;
@@ -6,32 +6,57 @@ use std::sync::atomic::fence;
 use crate::control::{CC_UNKNOWN, LogHead};
 use crate::error::SpoolError;
 use crate::folder::Folder;
+use crate::target::{TargetId, TargetRecord, read_records};
 
-/// What the spool of a database holds at one moment, for whoever waits for another process' copier.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What the spool of a database holds at one moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Progress {
     /// Where the next record goes.
     pub head: LogHead,
+    /// When the first record of the current log was committed, in nanoseconds since the epoch; `None` if there is none.
+    pub log_since_ns: Option<i64>,
     /// Epoch: odd while a transaction writes, or after a writer died.
     pub epoch: u64,
-    /// Epoch whose leftovers have been published.
-    pub settled_epoch: u64,
     /// Change counter after the last transaction of ours, if there was one.
     pub last_cc: Option<u32>,
     /// Oldest generation whose log is still there, if it is older than the current one.
     pub sealed: Option<u32>,
+    /// Bytes of all logs that are there.
+    pub logs_len_bytes: u64,
     /// Whether chunks wait to be claimed by the copier.
     pub todo: bool,
-    /// Number of chunks that are claimed and not yet published; `None` for all.
+    /// Number of chunks that are claimed and in no target's record yet; `None` for all.
     pub inflight: Option<u64>,
     /// Whether any chunk is dirty.
     pub dirty: bool,
-    /// Generation of the last published manifest.
-    pub published_generation: u64,
-    /// Change counter in that manifest, if there is one.
-    pub published_cc: Option<u32>,
     /// Grows whenever the copier gets on.
     pub beats: u64,
+    /// What was sent to each target, and what it lacks beside logs, `todo` and `inflight`.
+    pub targets: Vec<TargetProgress>,
+}
+
+/// One target's part.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TargetProgress {
+    /// Which target.
+    pub id: TargetId,
+    /// Its record.
+    pub record: TargetRecord,
+}
+
+impl Progress {
+    /// Whether the current log holds what was committed, or chunks wait that no target's record tells about.
+    pub fn is_anything_pending(&self) -> bool {
+        self.head.len_bytes > 0 || self.sealed.is_some() || self.todo || self.inflight != Some(0)
+    }
+
+    /// The record of a target.
+    pub fn target(&self, id: TargetId) -> Option<&TargetRecord> {
+        self.targets
+            .iter()
+            .find(|target| target.id == id)
+            .map(|target| &target.record)
+    }
 }
 
 impl Folder {
@@ -40,32 +65,56 @@ impl Folder {
         fence(SeqCst);
         let head = control.head();
         let header = control.map.header();
-        // The logs before the bits: a generation that is gone by now had its chunks put in flight before, if it was not published.
-        let sealed = self
-            .log_generations()?
-            .into_iter()
+        // Logs before bits before records: what leaves one of them is in the next one by then, until it is published.
+        let generations = self.log_generations()?;
+        let sealed = generations
+            .iter()
+            .copied()
             .find(|generation| *generation < head.generation);
+        let logs_len_bytes = generations
+            .iter()
+            .filter_map(|generation| std::fs::metadata(self.log_path(*generation)).ok())
+            .map(|meta| meta.len())
+            .sum();
         fence(SeqCst);
         let (mut todo, mut dirty, mut inflight) = (header.todo_all.load(Acquire) != 0, false, 0);
         control.each_segment(|_, segment| {
             for word in 0..segment.dirty.len() {
                 todo |= segment.todo[word].load(Acquire) != 0;
                 dirty |= segment.dirty[word].load(Acquire) != 0;
-                inflight += u64::from(segment.inflight[word].load(Acquire).count_ones());
             }
         })?;
+        // To-do goes into flight before it stops being to-do.
+        fence(SeqCst);
+        control.each_segment(|_, segment| {
+            for word in &segment.inflight {
+                inflight += u64::from(word.load(Acquire).count_ones());
+            }
+        })?;
+        let inflight = (header.inflight_all.load(Acquire) == 0).then_some(inflight);
+        fence(SeqCst);
+        let page_id = control.page_id();
+        let targets = read_records(self.dir())?
+            .into_iter()
+            .map(|(id, mut record)| {
+                if record.page_id != page_id {
+                    record.forget_page(page_id);
+                }
+                TargetProgress { id, record }
+            })
+            .collect();
         Ok(Progress {
             head,
+            log_since_ns: (head.len_bytes > 0).then(|| control.pending_since_ns()),
             epoch: control.epoch(),
-            settled_epoch: header.settled_epoch.load(Acquire),
             last_cc: known_cc(control.last_cc()),
             sealed,
+            logs_len_bytes,
             todo,
-            inflight: (header.inflight_all.load(Acquire) == 0).then_some(inflight),
+            inflight,
             dirty,
-            published_generation: header.published_generation.load(Acquire),
-            published_cc: known_cc(header.published_cc.load(Acquire)),
             beats: header.beats.load(Acquire),
+            targets,
         })
     }
 }

@@ -40,6 +40,7 @@ pub struct Replay {
     touched: ChunkSet,
     last: Option<record::RecordHead>,
     records: u64,
+    len_bytes: u64,
 }
 
 impl Replay {
@@ -49,6 +50,7 @@ impl Replay {
     /// When the log is missing, short, or holds anything but whole records: it can't be used then, and every chunk must be read.
     pub(crate) fn read(path: &Path, head: LogHead) -> Result<Self, SpoolError> {
         let mut replay = Self::open(path)?;
+        replay.len_bytes = u64::from(head.len_bytes);
         let mut buffer = Vec::new();
         let mut offset = 0;
         while offset < head.len_bytes {
@@ -102,6 +104,7 @@ impl Replay {
             touched,
             last: None,
             records: 0,
+            len_bytes: 0,
         })
     }
 
@@ -192,6 +195,16 @@ impl Replay {
             .keys()
             .copied()
             .take_while(move |chunk| u64::from(*chunk) < end)
+    }
+
+    /// The chunks that it holds an image of, whether or not they were cut off later.
+    pub(crate) fn changed(&self) -> impl Iterator<Item = u32> + '_ {
+        self.chunks.keys().copied()
+    }
+
+    /// Length of the log in bytes: what it takes on disk for as long as this lives.
+    pub(crate) fn len_bytes(&self) -> u64 {
+        self.len_bytes
     }
 
     /// All chunks that it ever touched, those that it cut off included.

@@ -135,6 +135,7 @@ impl Spool {
         Ok((
             folder,
             PageIdentity {
+                page_id: random_u64()?,
                 boot_id: self.this_boot()?,
                 instance_id,
             },
@@ -147,6 +148,7 @@ impl Spool {
         Folder::open_existing(
             folder,
             PageIdentity {
+                page_id: random_u64()?,
                 boot_id: self.this_boot()?,
                 instance_id,
             },
@@ -290,6 +292,11 @@ fn check_owned_directory(path: &Path) -> Result<(), SpoolError> {
         return Err(SpoolError::unusable(path, problem));
     }
     Ok(())
+}
+
+fn random_u64() -> Result<u64, SpoolError> {
+    let [a, b, c, d, e, f, g, h, ..] = random_bytes()?;
+    Ok(u64::from_le_bytes([a, b, c, d, e, f, g, h]))
 }
 
 fn random_bytes() -> Result<[u8; 16], SpoolError> {

@@ -7,7 +7,6 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
 use std::sync::atomic::fence;
-use std::time::SystemTime;
 
 use verneuil_dbfile::{Header, read_header};
 
@@ -18,6 +17,7 @@ use crate::error::SpoolError;
 use crate::folder::Folder;
 use crate::record::{self, NewEntry, RecordHead, encoded_len};
 use crate::spans::{Spans, insert_file_range};
+use crate::target::now_ns;
 
 /// A transaction that touches more chunks than this (64 MiB) is not copied: reading it back would delay the commit and take memory.
 const COPIED_CHUNKS_MAX: u64 = 1_024;
@@ -254,6 +254,9 @@ impl Transaction {
                 ..head
             };
             if self.folder.control.move_head(head, after) {
+                if head.len_bytes == 0 {
+                    self.folder.control.set_pending_since_ns(now_ns());
+                }
                 return Ok(Appended::Logged(
                     head.generation,
                     entries.iter().map(|entry| entry.chunk).collect(),
@@ -395,11 +398,4 @@ fn announce(
         header.db_ino.store(meta.ino(), SeqCst);
     }
     Ok((epoch, adopted))
-}
-
-/// Now, in nanoseconds since the epoch: for people who look at a record's age, nothing depends on it.
-fn now_ns() -> i64 {
-    SystemTime::now()
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .map_or(0, |age| age.as_nanos() as i64)
 }
