@@ -57,6 +57,16 @@ pub enum TargetConfig {
     Directory(DirectoryConfig),
 }
 
+impl TargetConfig {
+    /// The store in a few words, for logs, errors and records: buckets and endpoint, or the path.
+    pub fn describe(&self) -> String {
+        match self {
+            Self::S3(s3) => s3.describe(),
+            Self::Directory(directory) => format!("directory {}", directory.path.display()),
+        }
+    }
+}
+
 /// An S3 store. Credentials never stand here: the SDK's default chain finds them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -91,6 +101,30 @@ pub struct S3Config {
 }
 
 impl S3Config {
+    /// See [`TargetConfig::describe`].
+    fn describe(&self) -> String {
+        let Self {
+            chunk_bucket,
+            manifest_bucket,
+            prefix,
+            ..
+        } = self;
+        let place = self.place();
+        if chunk_bucket == manifest_bucket {
+            format!("s3://{chunk_bucket}/{prefix} {place}")
+        } else {
+            format!("s3://{chunk_bucket}/{prefix} and s3://{manifest_bucket}/{prefix} {place}")
+        }
+    }
+
+    /// Where the buckets are, in a few words.
+    pub fn place(&self) -> String {
+        match &self.endpoint {
+            Some(endpoint) => format!("at {endpoint}"),
+            None => format!("in {}", self.region),
+        }
+    }
+
     /// A store in `region` with default settings: AWS, path style, no bucket creation.
     pub fn new(region: &str, chunk_bucket: &str, manifest_bucket: &str) -> Self {
         Self {

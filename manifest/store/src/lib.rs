@@ -40,6 +40,7 @@ const GROWTH_ROUNDS_MAX: u32 = 4;
 #[derive(Debug, Clone)]
 pub struct Store {
     backend: Arc<Backend>,
+    name: Arc<str>,
     retry: Arc<Retry>,
     pacer: Arc<Pacer>,
 }
@@ -69,6 +70,7 @@ impl Store {
         };
         Ok(Self {
             backend: Arc::new(backend),
+            name: target.describe().into(),
             retry: Arc::new(retry),
             pacer,
         })
@@ -87,12 +89,9 @@ impl Store {
         &self.pacer
     }
 
-    /// The store in a few words, for logs and errors: buckets and endpoint, or the path.
+    /// The store in a few words, for logs and errors: see [`TargetConfig::describe`].
     pub fn describe(&self) -> String {
-        match &*self.backend {
-            Backend::S3(s3) => s3.describe(),
-            Backend::Directory(directory) => directory.describe(),
-        }
+        self.name.to_string()
     }
 
     /// Writes an object, whole and at once, if `condition` holds. When this returns, the object is

@@ -3,14 +3,18 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
+use std::os::unix::ffi::OsStrExt;
+
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
+use verneuil_config::TargetConfig;
 use verneuil_format::limits::NODE_LEN_MAX_BYTES;
 use verneuil_format::{
     CHUNK_LEN_BYTES, Change, ChunkId, ChunkIndex, Entry, FrameRef, Generation, HEAD_LEN_BYTES,
     Head, Identity, LookupError, Manifest, NextState, Node, NodeId, NodeRef, Pack, PackBuilder,
     PatchBudget, Stored, UpdateError, Updated, chunk_len, decode_frame, manifest_key, pack_key,
 };
+use verneuil_spool::{Database, TargetId};
 use verneuil_store::{Condition, ETag, ErrorKind, GetOptions, Got, Space, Store, StoreError};
 
 use crate::error::CopyError;
@@ -387,15 +391,12 @@ fn claimed(key: &str, theirs: &Manifest) -> CopyError {
     }
 }
 
-/// A hash of where the manifest of `identity` goes: what was published elsewhere says nothing about it.
-pub(crate) fn place(store: &Store, identity: &Identity) -> u64 {
-    let name = format!(
-        "{}\n{}",
-        store.describe(),
-        manifest_key(&identity.host, &identity.path)
-    );
+/// Which target of a database this is: a hash of where its manifest goes.
+pub(crate) fn target_id(target: &TargetConfig, db: &Database) -> TargetId {
+    let key = manifest_key(&db.info().hostname, db.path().as_os_str().as_bytes());
+    let name = format!("{}\n{key}", target.describe());
     let [a, b, c, d, e, f, g, h, ..] = ChunkId::of(name.as_bytes()).0;
-    u64::from_le_bytes([a, b, c, d, e, f, g, h])
+    TargetId(u64::from_le_bytes([a, b, c, d, e, f, g, h]))
 }
 
 fn lost(cause: impl std::fmt::Display) -> CopyError {

@@ -13,7 +13,7 @@ use verneuil_format::{
     CHUNK_LEN_BYTES, Change, ChunkId, ChunkIndex, Entry, NextState, Pack, PackBuilder, Stored,
     chunk_count, chunk_len,
 };
-use verneuil_spool::{ChunkSet, CopierLock};
+use verneuil_spool::{ChunkSet, Ledger};
 use verneuil_store::Store;
 
 use crate::base::{Base, REQUESTS_AT_ONCE, put_packs};
@@ -30,14 +30,14 @@ const SLICE_PAUSE: Duration = Duration::from_millis(1);
 /// The file that is read, and what vouches for it. Cheap to clone.
 #[derive(Clone, Debug)]
 pub(crate) struct Source {
-    pub(crate) lock: Arc<CopierLock>,
+    pub(crate) ledger: Arc<Ledger>,
     pub(crate) path: Arc<Path>,
     pub(crate) file: Arc<Pooled>,
 }
 
 impl Source {
     pub(crate) fn look(&self) -> Result<Result<Look, Blocked>, CopyError> {
-        Look::take(&self.lock, &self.path, &self.file)
+        Look::take(self.ledger.lock(), &self.path, &self.file)
     }
 
     /// `len` bytes of a chunk as they are now, whatever state that is; `None` if they can't be read.
@@ -196,7 +196,7 @@ pub(crate) async fn read(
             }));
         }
         from = indexes.last().map_or(from, |last| last + 1);
-        source.lock.beat();
+        source.ledger.lock().beat();
     }
 }
 

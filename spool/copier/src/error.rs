@@ -113,12 +113,51 @@ pub enum FlushError {
         /// What that process said last.
         last_error: Option<String>,
     },
+    /// It took longer than whoever asked would wait.
+    #[error("not all of it is there after {waited_ms} ms{}; it goes on in the background", last_error.as_ref().map(|e| format!("; the last error: {e}")).unwrap_or_default())]
+    TimedOut {
+        /// How long the caller waited, in milliseconds.
+        waited_ms: u128,
+        /// What went wrong at the last attempt, if anything.
+        last_error: Option<String>,
+    },
+    /// Some targets have all, and others not.
+    #[error("{} of {count} targets lack data: {}", failed.len(), failed.iter().map(|(name, error)| format!("{name}: {error}")).collect::<Vec<_>>().join("; "))]
+    Targets {
+        /// Which, and why.
+        failed: Vec<(String, FlushError)>,
+        /// Number of all targets.
+        count: usize,
+    },
     /// The database file is gone.
     #[error("the database file is gone; the store keeps the last snapshot that was uploaded")]
     Gone,
     /// The copier of this process has ended.
     #[error("the copier of this process has stopped: {0}")]
     Stopped(String),
+}
+
+impl FlushError {
+    /// What a flush of `count` targets comes to, of which these have failed.
+    ///
+    /// # Errors
+    /// Unless there are none.
+    pub(crate) fn of_targets(
+        mut failed: Vec<(String, FlushError)>,
+        count: usize,
+    ) -> Result<(), FlushError> {
+        // What is wrong with the database itself is the same for all.
+        let is_local = |error: &FlushError| {
+            matches!(error, Self::Gone | Self::Blocked(_) | Self::Unreplicated(_))
+        };
+        match failed.len() {
+            0 => Ok(()),
+            _ if count == 1 || failed.iter().all(|(_, error)| is_local(error)) => {
+                Err(failed.swap_remove(0).1)
+            }
+            _ => Err(Self::Targets { failed, count }),
+        }
+    }
 }
 
 impl From<&CopyError> for FlushError {

@@ -6,10 +6,11 @@ use std::time::{Duration, SystemTime};
 
 use nix::fcntl::OFlag;
 use tokio::time::{Instant, sleep};
-use verneuil_config::Config;
+use verneuil_config::{Config, TargetConfig};
 use verneuil_dbfile::LockBytes;
-use verneuil_spool::{Database, Progress, Spool, SpoolError};
+use verneuil_spool::{Database, Progress, Spool, SpoolError, TargetId};
 
+use crate::base::target_id;
 use crate::error::FlushError;
 use crate::service::Copier;
 
@@ -28,39 +29,90 @@ pub(crate) enum Other {
     Left,
 }
 
-/// Waits until whoever holds the copier's lock has published what is pending now.
-pub(crate) async fn wait_for_other_copier(db: &Arc<Database>) -> Result<Other, FlushError> {
+/// What was pending at one moment, and whether that is in a target by now, as the spool tells it: whoever is the copier.
+struct Watch<'a> {
+    db: &'a Database,
+    then: Progress,
+    counter: Option<u32>,
+}
+
+impl<'a> Watch<'a> {
+    /// Begins now; `None` while there is no spool.
+    fn begin(db: &'a Database) -> Result<Option<Self>, FlushError> {
+        Ok(progress(db)?.map(|then| Self {
+            db,
+            then,
+            counter: change_counter(db.path()),
+        }))
+    }
+
+    /// Whether a target has, by `now`, all that was committed then by anybody.
+    fn has_all(&mut self, now: &Progress, target: TargetId) -> bool {
+        // A lock may hide a foreign commit: look again until nobody holds one, or a writer of ours has looked.
+        self.counter = self.counter.or_else(|| change_counter(self.db.path()));
+        let is_known = self.counter.is_some() || now.epoch != self.then.epoch;
+        let Some(record) = now.target(target) else {
+            return false;
+        };
+        let is_settled = now.epoch.is_multiple_of(2) || record.settled_epoch == now.epoch;
+        let has_moved = now.epoch != self.then.epoch;
+        let is_leftover = now.dirty && !is_settled && !has_moved;
+        // Nobody of ours has committed this: a foreign commit that the copier has yet to notice.
+        let is_foreign = self.counter != record.change_counter && !has_moved && is_settled;
+        is_known && !is_leftover && !is_foreign && self.has_ours(now, target)
+    }
+
+    /// Whether a target has, by `now`, all that was committed then through this VFS and spooled.
+    fn has_ours(&self, now: &Progress, target: TargetId) -> bool {
+        let Some(record) = now.target(target) else {
+            return false;
+        };
+        let is_covered = record.covers >= self.then.head.generation;
+        // Nothing is left of the log of that time, nor of what it may have become.
+        let is_log_gone = now
+            .sealed
+            .is_none_or(|sealed| sealed > self.then.head.generation)
+            && (now.head.generation > self.then.head.generation || now.head.len_bytes == 0);
+        let is_empty =
+            is_log_gone && !now.todo && now.inflight == Some(0) && record.lacks.is_empty();
+        is_covered || is_empty
+    }
+}
+
+fn progress(db: &Database) -> Result<Option<Progress>, FlushError> {
+    db.progress()
+        .map_err(|error| FlushError::Unreplicated(error.to_string()))
+}
+
+/// Waits until whoever holds the copier's lock has published to `target` what is pending now.
+pub(crate) async fn wait_for_other_copier(
+    db: &Arc<Database>,
+    target: TargetId,
+) -> Result<Other, FlushError> {
     let began_at = SystemTime::now();
-    let progress = || {
-        db.progress()
-            .map_err(|error| FlushError::Unreplicated(error.to_string()))
-    };
-    let Some(first) = progress()? else {
+    let Some(mut watch) = Watch::begin(db)? else {
         return Ok(Other::Left);
     };
-    let mut counter = change_counter(db.path());
-    let (mut last, mut moved_at) = (first, Instant::now());
+    let (mut last, mut moved_at) = (watch.then.clone(), Instant::now());
     loop {
         sleep(PROGRESS_PERIOD).await;
         if let Ok(Some(_)) = db.lock_copier() {
             return Ok(Other::Left);
         }
-        let Some(now) = progress()? else {
+        let Some(now) = progress(db)? else {
             return Ok(Other::Left);
         };
-        // A lock may hide a foreign commit: look again until nobody holds one, or a writer of ours has looked.
-        counter = counter.or_else(|| change_counter(db.path()));
-        let is_known = counter.is_some() || now.epoch != first.epoch;
-        if is_known && holds_nothing_of(&first, &now, counter) {
+        if watch.has_all(&now, target) {
             return Ok(Other::Published);
         }
         if now != last {
-            (last, moved_at) = (now, Instant::now());
+            (last, moved_at) = (now.clone(), Instant::now());
         }
-        let renewed = db
-            .last_error()
-            .filter(|(at, _)| *at > began_at)
-            .map(|(_, text)| text);
+        let renewed = now.target(target).and_then(|record| {
+            let failed_ns = u64::try_from(record.failed_ns?).ok()?;
+            let failed_at = SystemTime::UNIX_EPOCH + Duration::from_nanos(failed_ns);
+            record.error.clone().filter(|_| failed_at > began_at)
+        });
         if renewed.is_some() || moved_at.elapsed() > FLUSH_PATIENCE {
             return Err(FlushError::OtherCopier {
                 waited_s: began_at.elapsed().map_or(0, |waited| waited.as_secs()),
@@ -70,31 +122,72 @@ pub(crate) async fn wait_for_other_copier(db: &Arc<Database>) -> Result<Other, F
     }
 }
 
+/// What a wait is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Until {
+    /// All that is committed now through this VFS.
+    Ours,
+    /// All that is committed now, by whomever.
+    All,
+}
+
+/// Waits until every target of `db` has what is committed now, riding the normal uploads of whichever process is the copier. Uploads nothing itself.
+///
+/// # Errors
+/// After `limit`: says which targets lack it, and their last error. When it is not spooled at all: why.
+pub fn wait_until_stored(
+    db: &Arc<Database>,
+    until: Until,
+    limit: Duration,
+) -> Result<(), FlushError> {
+    let begun = Instant::now();
+    if let Some(trouble) = db.trouble() {
+        return Err(FlushError::Unreplicated(trouble));
+    }
+    let targets = &db.info().targets;
+    let Some(mut watch) = Watch::begin(db)? else {
+        return Err(FlushError::Unreplicated("it has no spool".to_owned()));
+    };
+    let mut now = watch.then.clone();
+    loop {
+        let lacking: Vec<&TargetConfig> = targets
+            .iter()
+            .filter(|target| {
+                let id = target_id(target, db);
+                match until {
+                    Until::Ours => !watch.has_ours(&now, id),
+                    Until::All => !watch.has_all(&now, id),
+                }
+            })
+            .collect();
+        if lacking.is_empty() {
+            return Ok(());
+        }
+        if begun.elapsed() >= limit {
+            let failed = lacking.iter().map(|target| {
+                let record = now.target(target_id(target, db));
+                let error = FlushError::TimedOut {
+                    waited_ms: begun.elapsed().as_millis(),
+                    last_error: record.and_then(|record| record.error.clone()),
+                };
+                (target.describe(), error)
+            });
+            return FlushError::of_targets(failed.collect(), targets.len());
+        }
+        std::thread::sleep(PROGRESS_PERIOD.min(limit.saturating_sub(begun.elapsed())));
+        let Some(next) = progress(db)? else {
+            return Err(FlushError::Unreplicated("its spool is gone".to_owned()));
+        };
+        now = next;
+    }
+}
+
 /// The database's change counter, if nobody is about to change it.
 fn change_counter(path: &Path) -> Option<u32> {
     let file = verneuil_dbfile::open(path, OFlag::O_RDONLY, 0).ok()?;
     let header = verneuil_dbfile::read_header(&file).ok()?;
     let locks = verneuil_dbfile::probe_locks(&*file, LockBytes::default()).ok()?;
     (!locks.pending_or_exclusive()).then_some(header.change_counter)
-}
-
-/// Whether all that was committed at `then` has left the spool by `now`.
-fn holds_nothing_of(then: &Progress, now: &Progress, counter: Option<u32>) -> bool {
-    // The log of that time is gone: published, or handed to the chunks in flight, which must be gone too.
-    let is_log_gone = now
-        .sealed
-        .is_none_or(|sealed| sealed > then.head.generation)
-        && (now.head.generation > then.head.generation || now.head.len_bytes == 0);
-    let is_settled = !now.todo && now.inflight == Some(0);
-    let is_leftover = now.dirty
-        && now.epoch % 2 == 1
-        && now.epoch == then.epoch
-        && now.settled_epoch != now.epoch;
-    // Nobody of ours has committed this: a foreign commit that the copier has yet to notice.
-    let is_foreign = counter != now.published_cc
-        && now.epoch == then.epoch
-        && (now.epoch.is_multiple_of(2) || now.settled_epoch == now.epoch);
-    is_log_gone && is_settled && !is_leftover && !is_foreign
 }
 
 /// What became of one database of a spool.
@@ -151,7 +244,7 @@ pub fn flush_spool(dir: &Path, config: &Config) -> Result<SpoolFlush, SpoolError
                 scope.spawn(|| {
                     let mut done = Vec::new();
                     while let Some(db) = next_database() {
-                        let result = copier.flush(&db);
+                        let result = copier.flush(&db, None);
                         done.push(Flushed {
                             path: db.path().to_owned(),
                             hostname: db.info().hostname.clone(),

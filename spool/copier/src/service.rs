@@ -1,63 +1,105 @@
-//! The copier as threads of the application: one task per database that this process opened, started by [`Copier::serve`], driven by commits.
+//! The copier of a process: for each database that it serves one `lane` per target, started by [`Copier::serve`] and driven by commits.
 //!
-//! A task holds the database's copier lock only while something is pending, so that `verneuilctl flush` and other processes get their turn.
+//! A lane holds the database's copier lock (as part of the ledger, which the lanes of one database share) only while something is pending, so that
+//! `verneuilctl flush` and other processes get their turn.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
-use std::time::Duration;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::{Duration, Instant};
 
-use nix::sys::signal::SigSet;
-use tokio::runtime::{Builder, Handle};
-use tokio::sync::{Notify, Semaphore, mpsc, oneshot};
-use verneuil_config::{CopierConfig, EXPLICIT_BURST, EXPLICIT_REQUESTS_PER_SECOND, TargetConfig};
-use verneuil_spool::{Database, Spool};
-use verneuil_store::{Pacer, Store, StoreError};
+use tokio::sync::{Notify, mpsc};
+use verneuil_config::{CopierConfig, TargetConfig};
+use verneuil_spool::{Database, Ledger, Spool, SpoolError, TargetId};
 
+use crate::base::target_id;
+use crate::destination::{Destination, Threads};
 use crate::error::FlushError;
-use crate::task::Task;
-
-/// Databases of one process that publish at the same time. Each holds at most some 20 MiB while it does.
-const PUBLISHING_MAX: usize = 16;
-/// Threads that wait for the network.
-const NETWORK_THREADS: usize = 2;
-/// Threads that read, hash and compress.
-const WORK_THREADS_MAX: usize = 4;
+use crate::lane::Lane;
 
 /// Somebody waits for everything that is committed now to be in the store.
 pub(crate) struct FlushRequest {
     pub(crate) answer: SyncSender<Result<(), FlushError>>,
 }
 
-/// Ships what this process commits. Cheap until the first [`Copier::serve`], which starts its threads.
+/// Ships what is committed. Cheap until the first [`Copier::serve`], which starts its threads.
 pub struct Copier {
     shared: Arc<Shared>,
-    threads: OnceLock<Result<Threads, String>>,
+    /// By the target's name; what could not be started is tried again.
+    destinations: Mutex<HashMap<String, (Arc<Destination>, Threads)>>,
 }
 
-struct Threads {
-    handle: Handle,
-    /// Dropped: the threads end, whatever they are doing. The spool is made for that.
-    _stop: oneshot::Sender<()>,
-}
-
-/// What the tasks of one copier have in common.
+/// What the lanes of one copier have in common.
 pub(crate) struct Shared {
     pub(crate) config: CopierConfig,
     /// Where to, if not to the targets that are recorded with each database.
     targets: Vec<TargetConfig>,
-    pub(crate) publishing: Semaphore,
-    served: Mutex<HashMap<std::path::PathBuf, Served>>,
-    stores: tokio::sync::Mutex<HashMap<String, Store>>,
+    served: Mutex<HashMap<PathBuf, Served>>,
     /// Spools that this copier has met.
     spools: Mutex<HashSet<Spool>>,
-    explicit: Arc<Pacer>,
 }
 
 struct Served {
     database: Weak<Database>,
+    ledger: Arc<LedgerSlot>,
+    lanes: Vec<LaneEnd>,
+}
+
+/// This side of a lane.
+#[derive(Clone)]
+struct LaneEnd {
+    id: TargetId,
+    name: String,
     wake: Arc<Notify>,
     requests: mpsc::UnboundedSender<FlushRequest>,
+    mood: Arc<Mood>,
+}
+
+/// How a lane's last attempt ended.
+#[derive(Default)]
+pub(crate) struct Mood(AtomicU8);
+
+impl Mood {
+    const WELL: u8 = 1;
+    const FAILED: u8 = 2;
+
+    pub(crate) fn set(&self, is_well: bool) {
+        let mood = if is_well { Self::WELL } else { Self::FAILED };
+        self.0.store(mood, Ordering::Relaxed);
+    }
+
+    /// `None` before the end of the first attempt.
+    fn is_well(&self) -> Option<bool> {
+        match self.0.load(Ordering::Relaxed) {
+            Self::WELL => Some(true),
+            Self::FAILED => Some(false),
+            _ => None,
+        }
+    }
+}
+
+/// The ledger of one database, while any lane uses it.
+#[derive(Default)]
+pub(crate) struct LedgerSlot(Mutex<Weak<Ledger>>);
+
+impl LedgerSlot {
+    /// The ledger that another lane has open, or a new one; `None` when another process has it, or there is no spool.
+    ///
+    /// # Errors
+    /// As [`Database::ledger`].
+    pub(crate) fn enter(&self, db: &Database) -> Result<Option<Arc<Ledger>>, SpoolError> {
+        let mut slot = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(ledger) = slot.upgrade().filter(|ledger| ledger.lock().is_current()) {
+            return Ok(Some(ledger));
+        }
+        let ledger = db.ledger()?.map(Arc::new);
+        if let Some(ledger) = &ledger {
+            *slot = Arc::downgrade(ledger);
+        }
+        Ok(ledger)
+    }
 }
 
 impl Copier {
@@ -66,140 +108,211 @@ impl Copier {
         let shared = Shared {
             config: config.clone(),
             targets: targets.to_vec(),
-            publishing: Semaphore::new(PUBLISHING_MAX),
             served: Mutex::default(),
-            stores: tokio::sync::Mutex::default(),
             spools: Mutex::default(),
-            explicit: Arc::new(Pacer::new(EXPLICIT_REQUESTS_PER_SECOND, EXPLICIT_BURST)),
         };
         Self {
             shared: Arc::new(shared),
-            threads: OnceLock::new(),
+            destinations: Mutex::default(),
         }
     }
 
-    /// Ships what is and will be committed to `db`, until the application has closed it and all of it is in the store.
+    /// Ships what is and will be committed to `db`, until the application has closed it and all of it is in every target.
     ///
     /// Call it for every connection that is opened. A database without targets is left alone.
     ///
     /// # Errors
-    /// When the copier's threads can't be started; what is committed stays in the spool.
+    /// When a target's threads can't be started; what is committed stays in the spool.
     pub fn serve(&self, db: &Arc<Database>) -> Result<(), FlushError> {
-        if self.shared.targets(db).is_empty() {
-            return Ok(());
-        }
-        let threads = self.threads()?;
-        let mut served = self.shared.served();
-        // A task that panicked must not be the last one.
-        if served
-            .get(db.path())
-            .is_some_and(|known| known.requests.is_closed())
-        {
-            served.remove(db.path());
-        }
-        let known = served.get_mut(db.path());
-        let wake = match &known {
-            Some(known) => known.wake.clone(),
-            None => Arc::new(Notify::new()),
-        };
-        let waker = wake.clone();
-        db.set_waker(Arc::new(move || waker.notify_one()));
-        if let Some(known) = known {
-            known.database = Arc::downgrade(db);
-        } else {
-            let (requests, inbox) = mpsc::unbounded_channel();
-            served.insert(
-                db.path().to_owned(),
-                Served {
-                    database: Arc::downgrade(db),
-                    wake: wake.clone(),
-                    requests,
-                },
-            );
-            threads
-                .handle
-                .spawn(Task::new(self.shared.clone(), db, wake.clone()).run(inbox));
-        }
-        // What was committed before the waker was there.
-        wake.notify_one();
-        Ok(())
+        self.lanes(db).map(drop)
     }
 
-    /// Uploads all that is committed to `db` now, and waits for it. Uses the limit for explicit work, not the background's.
+    /// As [`Self::serve`]; the lanes.
+    fn lanes(&self, db: &Arc<Database>) -> Result<Vec<LaneEnd>, FlushError> {
+        let targets = self.shared.targets(db);
+        if targets.is_empty() {
+            return Ok(Vec::new());
+        }
+        let destinations: Vec<_> = targets
+            .iter()
+            .map(|target| self.destination(target))
+            .collect::<Result<_, _>>()?;
+        let mut served = self.shared.served();
+        let entry = served
+            .entry(db.path().to_owned())
+            .or_insert_with(|| Served {
+                database: Weak::new(),
+                ledger: Arc::default(),
+                lanes: Vec::new(),
+            });
+        entry.database = Arc::downgrade(db);
+        // A lane that panicked must not be the last one.
+        entry.lanes.retain(|lane| !lane.requests.is_closed());
+        for destination in destinations {
+            let id = target_id(&destination.target, db);
+            if entry.lanes.iter().any(|lane| lane.id == id) {
+                continue;
+            }
+            let (requests, inbox) = mpsc::unbounded_channel();
+            let end = LaneEnd {
+                id,
+                name: destination.name.clone(),
+                wake: Arc::default(),
+                requests,
+                mood: Arc::default(),
+            };
+            entry.lanes.push(end.clone());
+            let lane = Lane::new(
+                self.shared.clone(),
+                destination.clone(),
+                id,
+                db,
+                entry.ledger.clone(),
+                (end.wake, end.mood),
+            );
+            destination.handle.spawn(lane.run(inbox));
+        }
+        let lanes = entry.lanes.clone();
+        let wakes: Arc<[Arc<Notify>]> = lanes.iter().map(|lane| lane.wake.clone()).collect();
+        let waker = wakes.clone();
+        db.set_waker(Arc::new(move || {
+            waker.iter().for_each(|wake| wake.notify_one())
+        }));
+        drop(served);
+        // What was committed before the waker was there.
+        wakes.iter().for_each(|wake| wake.notify_one());
+        Ok(lanes)
+    }
+
+    fn destination(&self, target: &TargetConfig) -> Result<Arc<Destination>, FlushError> {
+        let mut destinations = self
+            .destinations
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        // By all that is configured: two targets of one name may differ in how they are reached.
+        let key = format!("{target:?}");
+        if let Some((destination, _)) = destinations.get(&key) {
+            return Ok(destination.clone());
+        }
+        let (destination, threads) =
+            Destination::start(target, &self.shared.config).map_err(FlushError::Stopped)?;
+        let destination = Arc::new(destination);
+        destinations.insert(key, (destination.clone(), threads));
+        Ok(destination)
+    }
+
+    /// Uploads all that is committed to `db` now, and waits until every target has it, or for `limit`. Uses the limit of requests for explicit
+    /// work, not the background's.
     ///
     /// # Errors
-    /// Says what is left and why. What is committed stays in the spool and is tried again.
-    pub fn flush(&self, db: &Arc<Database>) -> Result<(), FlushError> {
-        if self.shared.targets(db).is_empty() {
+    /// Says which targets lack what and why. What is committed stays in the spool and is tried again.
+    pub fn flush(&self, db: &Arc<Database>, limit: Option<Duration>) -> Result<(), FlushError> {
+        let lanes = self.lanes(db)?;
+        if lanes.is_empty() {
             return Err(FlushError::Unreplicated(
                 "no replication target is configured".to_owned(),
             ));
         }
-        self.serve(db)?;
-        let (answer, reply): (_, Receiver<_>) = sync_channel(1);
-        if let Some(served) = self.shared.served().get(db.path()) {
-            // A task that has just ended drops the request: the reply says so.
-            drop(served.requests.send(FlushRequest { answer }));
-        }
-        reply.recv().unwrap_or_else(|_| {
-            Err(FlushError::Stopped(
-                "its task has ended; try again".to_owned(),
-            ))
-        })
+        flush_lanes(lanes, limit)
     }
 
-    fn threads(&self) -> Result<&Threads, FlushError> {
-        self.threads
-            .get_or_init(start_threads)
-            .as_ref()
-            .map_err(|error| FlushError::Stopped(error.clone()))
+    /// At the end of the process: uploads what is pending, for as long as `limit`, to those targets that answered last time.
+    pub fn drain(&self, limit: Duration) {
+        let ends: Vec<(Option<Arc<Database>>, Vec<LaneEnd>)> = self
+            .shared
+            .served()
+            .values()
+            .map(|served| (served.database.upgrade(), served.lanes.clone()))
+            .collect();
+        let has_answered = |db: &Option<Arc<Database>>, lane: &LaneEnd| {
+            lane.mood.is_well().unwrap_or_else(|| {
+                // Not one attempt yet: what the last process noted counts.
+                db.as_ref()
+                    .and_then(|db| db.progress().ok().flatten())
+                    .and_then(|progress| progress.target(lane.id).cloned())
+                    .is_some_and(|record| record.generation > 0 && record.error.is_none())
+            })
+        };
+        let lanes = ends.into_iter().flat_map(|(db, lanes)| {
+            lanes
+                .into_iter()
+                .filter(move |lane| has_answered(&db, lane))
+        });
+        if let Err(error) = flush_lanes(lanes.collect(), Some(limit)) {
+            tracing::debug!(%error, "left in the spool at the end of the process");
+        }
     }
 }
 
+/// Asks all of these lanes at once, and waits for all.
+fn flush_lanes(lanes: Vec<LaneEnd>, limit: Option<Duration>) -> Result<(), FlushError> {
+    let begun = Instant::now();
+    let asked: Vec<_> = lanes
+        .into_iter()
+        .map(|lane| {
+            let (answer, reply) = sync_channel(1);
+            // A lane that has just ended drops the request: the reply says so.
+            drop(lane.requests.send(FlushRequest { answer }));
+            (lane.name, reply)
+        })
+        .collect();
+    let count = asked.len();
+    let mut failed = Vec::new();
+    for (name, reply) in asked {
+        let answer = match limit {
+            None => reply.recv().map_err(|_| RecvTimeoutError::Disconnected),
+            Some(limit) => reply.recv_timeout(limit.saturating_sub(begun.elapsed())),
+        };
+        let result = answer.unwrap_or_else(|error| {
+            Err(match error {
+                RecvTimeoutError::Timeout => FlushError::TimedOut {
+                    waited_ms: begun.elapsed().as_millis(),
+                    last_error: None,
+                },
+                RecvTimeoutError::Disconnected => {
+                    FlushError::Stopped("its task has ended; try again".to_owned())
+                }
+            })
+        });
+        if let Err(error) = result {
+            failed.push((name, error));
+        }
+    }
+    FlushError::of_targets(failed, count)
+}
+
 impl Shared {
-    fn served(&self) -> MutexGuard<'_, HashMap<std::path::PathBuf, Served>> {
+    fn served(&self) -> MutexGuard<'_, HashMap<PathBuf, Served>> {
         self.served.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The database of `path`, if the application has it open.
-    pub(crate) fn open_database(&self, path: &std::path::Path) -> Option<Arc<Database>> {
+    pub(crate) fn open_database(&self, path: &Path) -> Option<Arc<Database>> {
         self.served().get(path)?.database.upgrade()
     }
 
-    /// Ends the service of `path`, unless the application has opened it again.
-    pub(crate) fn leave(&self, path: &std::path::Path) -> bool {
-        let mut served = self.served();
-        let is_closed = served
-            .get(path)
-            .is_none_or(|entry| entry.database.strong_count() == 0);
-        if is_closed {
-            served.remove(path);
+    /// Something was sealed that the other lanes of the database have been offered.
+    pub(crate) fn wake_others(&self, path: &Path, id: TargetId) {
+        if let Some(served) = self.served().get(path) {
+            let others = served.lanes.iter().filter(|lane| lane.id != id);
+            others.for_each(|lane| lane.wake.notify_one());
         }
-        is_closed
     }
 
-    /// The store of `target`: under the background's limit, or the one for explicit work.
-    pub(crate) async fn store(
-        &self,
-        target: &TargetConfig,
-        is_explicit: bool,
-    ) -> Result<Store, StoreError> {
-        let name = format!("{target:?}");
-        let mut stores = self.stores.lock().await;
-        let store = match stores.get(&name) {
-            Some(store) => store.clone(),
-            None => {
-                let pacer = Pacer::new(self.config.requests_per_second, self.config.burst);
-                let store = Store::open(target, Arc::new(pacer)).await?;
-                stores.insert(name, store.clone());
-                store
-            }
+    /// Ends a lane of `path`, unless the application has opened it again.
+    pub(crate) fn leave(&self, path: &Path, id: TargetId) -> bool {
+        let mut served = self.served();
+        let Some(entry) = served.get_mut(path) else {
+            return true;
         };
-        Ok(if is_explicit {
-            store.with_pacer(self.explicit.clone())
-        } else {
-            store
-        })
+        if entry.database.strong_count() > 0 {
+            return false;
+        }
+        entry.lanes.retain(|lane| lane.id != id);
+        if entry.lanes.is_empty() {
+            served.remove(path);
+        }
+        true
     }
 
     /// Whether nobody has asked this of `spool` before.
@@ -221,44 +334,4 @@ impl Shared {
     pub(crate) fn interval(&self) -> Duration {
         Duration::from_millis(self.config.min_manifest_interval_ms)
     }
-}
-
-/// Starts the runtime on a thread of its own. All its threads block every signal: those are the application's.
-fn start_threads() -> Result<Threads, String> {
-    let (stop, stopped) = oneshot::channel::<()>();
-    let (started, start) = sync_channel(1);
-    let body = move || {
-        // A thread that can't block signals must not run beside somebody else's handlers.
-        let runtime = SigSet::all()
-            .thread_block()
-            .map_err(std::io::Error::from)
-            .and_then(|()| {
-                Builder::new_multi_thread()
-                    .worker_threads(NETWORK_THREADS)
-                    .max_blocking_threads(WORK_THREADS_MAX)
-                    .thread_name("verneuil-copier")
-                    .enable_all()
-                    .build()
-            });
-        match runtime {
-            Ok(runtime) => {
-                drop(started.send(Ok(runtime.handle().clone())));
-                // Ends when the copier is dropped.
-                drop(runtime.block_on(stopped));
-                runtime.shutdown_background();
-            }
-            Err(error) => drop(started.send(Err(error.to_string()))),
-        }
-    };
-    std::thread::Builder::new()
-        .name("verneuil-copier".to_owned())
-        .spawn(body)
-        .map_err(|error| error.to_string())?;
-    let handle = start
-        .recv()
-        .unwrap_or_else(|_| Err("its thread ended".to_owned()))?;
-    Ok(Threads {
-        handle,
-        _stop: stop,
-    })
 }

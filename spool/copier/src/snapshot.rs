@@ -6,7 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use verneuil_format::{Change, ChunkIndex, Entry, NextState, SourceState, Written};
-use verneuil_spool::{ChunkSet, Replay};
+use verneuil_spool::{ChunkSet, Replays};
 use verneuil_store::Store;
 
 use crate::base::Base;
@@ -24,10 +24,11 @@ pub(crate) async fn compose(
     store: &Store,
     base: &mut Base,
     caught: Option<CaughtUp>,
-    replay: &Arc<Replay>,
+    replay: Replays,
     quiet: bool,
     uploaded: &mut Uploaded,
 ) -> Result<Option<NextState>, CopyError> {
+    let replay = Arc::new(replay);
     let (read, changed, look) = match caught {
         Some(caught) => (caught.read, caught.changed, Some(caught.last)),
         None => (ChunkSet::default(), ChunkSet::default(), None),
@@ -54,7 +55,7 @@ pub(crate) async fn compose(
         let bytes = blocking(move || {
             replayed
                 .into_iter()
-                .map(|chunk| Ok((chunk, replay.bytes(chunk)?, replay.written(chunk).to_vec())))
+                .map(|chunk| Ok((chunk, replay.bytes(chunk)?, replay.written(chunk))))
                 .collect::<Result<Vec<_>, CopyError>>()
         })
         .await??;

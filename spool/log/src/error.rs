@@ -44,6 +44,14 @@ impl SpoolError {
         move |source| Self::Io { op, path, source }
     }
 
+    /// The spool's folder of `database` is not the one that writers use any more.
+    pub fn replaced(database: &Path) -> Self {
+        Self::unusable(
+            database,
+            "has a new folder in the spool: the old one was removed or damaged; copying begins again there",
+        )
+    }
+
     pub(crate) fn unusable(path: &Path, problem: impl Into<String>) -> Self {
         Self::Unusable {
             path: path.to_owned(),

@@ -150,6 +150,13 @@ impl Ledger {
         self.with(target, |share| share.add(&Need::All));
     }
 
+    /// Makes every target need everything: the file is not what any of them was told.
+    pub fn everything_for_everybody(&self) {
+        self.lock.need_everything();
+        let mut shares = self.shares();
+        shares.values_mut().for_each(|share| share.add(&Need::All));
+    }
+
     /// Copier step 3: what the target has to read from the file now. What was sealed before is older than what will be read, and is part of it.
     ///
     /// # Errors

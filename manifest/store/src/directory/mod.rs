@@ -62,10 +62,6 @@ impl Directory {
         })
     }
 
-    pub(crate) fn describe(&self) -> String {
-        format!("directory {}", self.tree.root().display())
-    }
-
     pub(crate) fn name(&self, key: &str) -> String {
         format!("{}/{key}", self.tree.root().display())
     }

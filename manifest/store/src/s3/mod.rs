@@ -80,31 +80,9 @@ impl S3 {
         }
     }
 
-    pub(crate) fn describe(&self) -> String {
-        let S3Config {
-            chunk_bucket,
-            manifest_bucket,
-            prefix,
-            ..
-        } = &self.config;
-        let place = self.place();
-        if chunk_bucket == manifest_bucket {
-            format!("s3://{chunk_bucket}/{prefix} {place}")
-        } else {
-            format!("s3://{chunk_bucket}/{prefix} and s3://{manifest_bucket}/{prefix} {place}")
-        }
-    }
-
     pub(crate) fn name(&self, space: Space, key: &str) -> String {
         let (bucket, prefix) = (self.bucket(space), &self.config.prefix);
-        format!("s3://{bucket}/{prefix}{key} {}", self.place())
-    }
-
-    fn place(&self) -> String {
-        match &self.config.endpoint {
-            Some(endpoint) => format!("at {endpoint}"),
-            None => format!("in {}", self.config.region),
-        }
+        format!("s3://{bucket}/{prefix}{key} {}", self.config.place())
     }
 
     fn bucket(&self, space: Space) -> &str {

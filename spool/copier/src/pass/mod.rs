@@ -9,10 +9,10 @@ use std::time::{Duration, Instant};
 use nix::fcntl::OFlag;
 use verneuil_dbfile::FileId;
 use verneuil_format::{Identity, PatchBudget};
-use verneuil_spool::{CopierLock, Database, Replay, Sealed};
+use verneuil_spool::{Database, Ledger, Published, Replays, SpoolError, TargetId};
 use verneuil_store::Store;
 
-use crate::base::{self, Base};
+use crate::base::Base;
 use crate::catchup::{self, CaughtUp, Need, Source, Uploaded};
 use crate::error::{Blocked, CopyError};
 use crate::snapshot;
@@ -40,10 +40,11 @@ enum Step {
     Again,
 }
 
-/// One database, one target, and the copier's lock on the database.
+/// One database, one target, and the copier's ledger of the database.
 pub(crate) struct Pass {
     db: Arc<Database>,
-    lock: Arc<CopierLock>,
+    ledger: Arc<Ledger>,
+    target: TargetId,
     identity: Identity,
     /// The last manifest; `None`: to be loaded.
     base: Option<Base>,
@@ -51,6 +52,8 @@ pub(crate) struct Pass {
     uploaded: Uploaded,
     interval: Duration,
     published_at: Option<Instant>,
+    /// The record could not be written last time: said once, and not at every publication.
+    is_record_stuck: bool,
     /// Yields between any two steps, so that a test can end the pass there.
     slow_motion: bool,
 }
@@ -61,6 +64,7 @@ pub(crate) struct Parked {
     base: Option<Base>,
     uploaded: Uploaded,
     published_at: Option<Instant>,
+    is_record_stuck: bool,
 }
 
 impl Parked {
@@ -71,10 +75,11 @@ impl Parked {
 }
 
 impl Pass {
-    /// A pass for `db`, whose copier lock it holds. Requests nothing yet.
+    /// A pass for `db` and one of its targets, called `name`. Requests nothing yet.
     pub(crate) fn new(
         db: Arc<Database>,
-        lock: CopierLock,
+        ledger: Arc<Ledger>,
+        (target, name): (TargetId, &str),
         identity: Identity,
         interval: Duration,
         parked: Option<Parked>,
@@ -83,17 +88,20 @@ impl Pass {
             base,
             uploaded,
             published_at,
+            is_record_stuck,
         } = parked.unwrap_or_default();
-        let lock = Arc::new(lock);
+        ledger.enter(target, name);
         Self {
             db,
-            lock,
+            ledger,
+            target,
             identity,
             base,
             source: None,
             uploaded,
             interval,
             published_at,
+            is_record_stuck,
             slow_motion: false,
         }
     }
@@ -107,18 +115,19 @@ impl Pass {
         }
     }
 
-    /// Gives up the lock.
+    /// Gives up its part of the lock.
     pub(crate) fn park(self) -> Parked {
         Parked {
             base: self.base,
             uploaded: self.uploaded,
             published_at: self.published_at,
+            is_record_stuck: self.is_record_stuck,
         }
     }
 
     /// Writes down for others what went wrong, or that all is well again.
     pub(crate) fn note_error(&self, text: Option<&str>) {
-        if let Err(error) = self.lock.set_last_error(text) {
+        if let Err(error) = self.ledger.note_error(self.target, text) {
             tracing::warn!(db = %self.db.path().display(), %error, "cannot write down the copier's state");
         }
     }
@@ -138,7 +147,7 @@ impl Pass {
                     if let (CopyError::BaseLost { .. }, Some(base)) = (&error, &mut self.base) {
                         base.start_afresh();
                         self.uploaded.clear();
-                        self.lock.need_everything();
+                        self.ledger.need_everything(self.target);
                     } else if self.base.as_ref().is_none_or(|base| !base.is_afresh()) {
                         // Whether a failed PUT took effect is known to the store only. But a base that starts afresh must not be
                         // replaced by the one that refers to what is lost; the store's condition sees to the rest.
@@ -153,9 +162,10 @@ impl Pass {
 
     async fn round(&mut self, store: &Store) -> Result<Step, CopyError> {
         self.db.arm();
+        // What the last round had begun and not published.
+        self.ledger.give_back(self.target);
         // Step 1. Loaded before anything is drained: catch-up compares with it, and without one everything is needed.
-        let place = base::place(store, &self.identity);
-        let published = self.lock.published_generation(place);
+        let published = self.ledger.published(self.target).generation;
         // Another copier may have published while nobody held the lock.
         self.base = self
             .base
@@ -165,82 +175,42 @@ impl Pass {
             let (base, is_ours) = Base::load(store, self.identity.clone(), published).await?;
             self.base = Some(base);
             if !is_ours {
-                self.lock.need_everything();
+                self.ledger.need_everything(self.target);
             }
         }
-        // Nothing was published there from this control page, or something was published elsewhere since: log and in-flight set are not
-        // what that manifest lacks.
-        if published == 0 {
-            self.lock.need_everything();
+        self.boundary().await;
+        if self.ledger.needs_reading(self.target)? {
+            return self.catch_up(store).await;
         }
         self.boundary().await;
-        if let Some(step) = self.leftovers(store).await? {
-            return Ok(step);
-        }
-        // Step 2.
-        self.lock.claim()?;
-        self.boundary().await;
-        if let Some(need) = self.inflight()? {
-            // Step 3, after the claim: a record may be older than what the catch-up will read.
-            if self.lock.head().len_bytes > 0 {
-                let sealed = self.lock.seal()?;
-                self.boundary().await;
-                self.lock.hand_to_inflight(sealed)?;
-                self.boundary().await;
-                return Ok(Step::Again);
-            }
-            return self.catch_up(store, need).await;
-        }
-        if self.lock.head().len_bytes > 0 {
-            return self.steady(store).await;
+        if self.ledger.has_news(self.target) {
+            // Steps 8 to 10 with nothing to catch up.
+            return match self.ledger.take(self.target, false)? {
+                Some(replays) => self.publish(store, None, replays, None).await,
+                None => Ok(Step::Again),
+            };
         }
         self.idle().await
     }
 
-    /// Step 1: a generation that a dead copier sealed.
-    async fn leftovers(&mut self, store: &Store) -> Result<Option<Step>, CopyError> {
-        if let Some(sealed) = self.lock.leftover()? {
-            if !self.lock.has_todo()? && self.inflight()?.is_none() {
-                if let Some(replay) = self.replay(sealed)? {
-                    self.publish(store, sealed, None, &replay, false).await?;
-                }
-            } else {
-                self.lock.hand_to_inflight(sealed)?;
-            }
-            return Ok(Some(Step::Again));
-        }
-        Ok(None)
-    }
-
-    /// Steps 8 to 10 with nothing to catch up.
-    async fn steady(&mut self, store: &Store) -> Result<Step, CopyError> {
-        let sealed = self.lock.seal()?;
-        self.boundary().await;
-        let Some(replay) = self.replay(sealed)? else {
-            return Ok(Step::Again);
-        };
-        // Step 9. Read after the swap of the head: a writer stores its to-do before its CAS.
-        if self.lock.has_todo()? {
-            self.lock.hand_to_inflight(sealed)?;
-            return Ok(Step::Again);
-        }
-        self.publish(store, sealed, None, &replay, false).await
-    }
-
-    /// Steps 4 to 10.
-    async fn catch_up(&mut self, store: &Store, need: Need) -> Result<Step, CopyError> {
+    /// Steps 3 to 10.
+    async fn catch_up(&mut self, store: &Store) -> Result<Step, CopyError> {
         let source = self.source()?;
+        let need = self.ledger.begin_catch_up(self.target)?;
+        self.boundary().await;
         let reference = match settled_look(&source).await? {
             Ok(look) => look,
             Err(blocked) => return Ok(Step::Done(Outcome::Blocked(blocked))),
         };
         // A counter that is not our last transaction's is a foreign commit's, whatever else has changed: all of it, in one quiet look.
-        let mut quiet = Some(reference.header.change_counter) != self.lock.last_cc();
-        let need = if quiet && need != Need::All {
-            self.lock.need_everything();
-            Need::All
-        } else {
-            need
+        let mut quiet = Some(reference.header.change_counter) != self.ledger.lock().last_cc();
+        let need = match need {
+            verneuil_spool::Need::Chunks(set) if !quiet => Need::Chunks(set.iter().collect()),
+            verneuil_spool::Need::All => Need::All,
+            verneuil_spool::Need::Chunks(_) => {
+                self.ledger.read_everything(self.target);
+                Need::All
+            }
         };
         let Some(base) = self.base.as_mut() else {
             return Ok(Step::Again);
@@ -268,42 +238,33 @@ impl Pass {
             }
             // Step 7.
             if !self.counter_is_known(&source, &reference).await? {
-                self.lock.need_everything();
+                self.ledger.need_everything(self.target);
                 return Ok(Step::Again);
             }
         }
-        // Step 8.
-        let sealed = self.lock.seal()?;
-        self.boundary().await;
-        let Some(replay) = self.replay(sealed)? else {
+        // Steps 8 and 9.
+        let Some(replays) = self.ledger.take(self.target, true)? else {
             return Ok(Step::Again);
         };
-        // Step 9.
-        let still_quiet =
-            || Ok::<_, CopyError>(source.look()?.is_ok_and(|look| look.same_state(&reference)));
-        if self.lock.has_todo()? || (quiet && !still_quiet()?) {
-            self.lock.hand_to_inflight(sealed)?;
+        self.boundary().await;
+        if quiet && !source.look()?.is_ok_and(|look| look.same_state(&reference)) {
             return Ok(Step::Again);
         }
         let settles = quiet.then_some(reference.epoch);
-        let step = self
-            .publish(store, sealed, Some(caught), &replay, quiet)
-            .await?;
-        if let Some(epoch) = settles {
-            self.lock.set_settled_epoch(epoch);
-        }
-        Ok(step)
+        self.publish(store, Some(caught), replays, settles).await
     }
 
-    /// Step 10, in this order: publish, delete the generation, `inflight = 0`.
+    /// Step 10: publish, then write the records. `settles`: what was read in quiet mode overrides the log, and settles this epoch.
     async fn publish(
         &mut self,
         store: &Store,
-        sealed: Sealed,
         caught: Option<CaughtUp>,
-        replay: &Arc<Replay>,
-        quiet: bool,
+        replays: Replays,
+        settles: Option<u64>,
     ) -> Result<Step, CopyError> {
+        if !self.ledger.lock().is_current() {
+            return Err(SpoolError::replaced(self.db.path()).into());
+        }
         let is_busy = self
             .published_at
             .is_some_and(|at| at.elapsed() < self.interval * BUSY_INTERVALS);
@@ -312,14 +273,14 @@ impl Pass {
         } else {
             PatchBudget::ORDINARY
         };
-        let place = base::place(store, &self.identity);
         let source = self.source().ok();
         let local = move |chunk, len| source.as_ref()?.chunk(chunk, len);
         let Some(base) = self.base.as_mut() else {
             return Ok(Step::Again);
         };
+        let quiet = settles.is_some();
         let next =
-            snapshot::compose(store, base, caught, replay, quiet, &mut self.uploaded).await?;
+            snapshot::compose(store, base, caught, replays, quiet, &mut self.uploaded).await?;
         let is_news = next.is_some();
         if let Some(mut next) = next {
             let result = match base.next(store, &mut next, budget, local).await {
@@ -337,15 +298,16 @@ impl Pass {
         let Some(manifest) = self.base.as_ref().map(Base::manifest) else {
             return Ok(Step::Again);
         };
-        self.lock.set_published(
-            place,
-            manifest.generation().0,
-            manifest.source().change_counter,
-        );
-        self.boundary().await;
-        self.lock.delete(sealed)?;
-        self.boundary().await;
-        self.lock.clear_inflight()?;
+        let published = Published {
+            generation: manifest.generation().0,
+            change_counter: Some(manifest.source().change_counter),
+        };
+        let settled = self.ledger.settle(self.target, published, settles);
+        if let (Err(error), false) = (&settled, self.is_record_stuck) {
+            // It is published all the same; the next copier will compare more than it had to.
+            tracing::warn!(db = %self.db.path().display(), %error, "cannot write down what was published");
+        }
+        self.is_record_stuck = settled.is_err();
         Ok(Step::Done(if is_news {
             Outcome::Published
         } else {
@@ -359,28 +321,6 @@ impl Pass {
         }
     }
 
-    /// Indexes a sealed generation. `None`: it can't be used, so everything is to be read from the file; it is gone.
-    fn replay(&mut self, sealed: Sealed) -> Result<Option<Arc<Replay>>, CopyError> {
-        match self.lock.replay(sealed) {
-            Ok(replay) => Ok(Some(Arc::new(replay))),
-            Err(error) => {
-                tracing::warn!(db = %self.db.path().display(), %error, "the change log can't be used: the whole database is compared");
-                self.lock.need_everything();
-                self.lock.delete(sealed)?;
-                Ok(None)
-            }
-        }
-    }
-
-    /// What is in flight; `None` if nothing.
-    fn inflight(&self) -> Result<Option<Need>, CopyError> {
-        Ok(match self.lock.inflight()? {
-            verneuil_spool::Need::All => Some(Need::All),
-            verneuil_spool::Need::Chunks(set) if set.is_empty() => None,
-            verneuil_spool::Need::Chunks(set) => Some(Need::Chunks(set.iter().collect())),
-        })
-    }
-
     /// The file that has the database's name now.
     fn source(&mut self) -> Result<Source, CopyError> {
         let path = self.db.path();
@@ -391,7 +331,7 @@ impl Pass {
         }
         let file = Arc::new(verneuil_dbfile::open(path, OFlag::O_RDONLY, 0).map_err(&failed)?);
         let source = Source {
-            lock: self.lock.clone(),
+            ledger: self.ledger.clone(),
             path: path.into(),
             file,
         };

@@ -2,7 +2,10 @@
 
 use std::time::{Duration, Instant};
 
+use verneuil_spool::Seen;
+
 use super::{Outcome, Pass, Step};
+use crate::base::Base;
 use crate::catchup::{Need, Source};
 use crate::error::{Blocked, CopyError};
 use crate::look::Look;
@@ -38,7 +41,7 @@ impl Pass {
         let begun = Instant::now();
         let mut unseen: Option<Vec<u32>> = None;
         loop {
-            let dirty = self.lock.dirty()?;
+            let dirty = self.ledger.lock().dirty()?;
             let left: Vec<u32> = match unseen {
                 None => dirty.iter().filter(|chunk| need.contains(*chunk)).collect(),
                 Some(chunks) => chunks
@@ -56,7 +59,7 @@ impl Pass {
                         if dirty.iter().all(|chunk| need.contains(chunk)) {
                             return Ok(Clean::Quiet);
                         }
-                        self.lock.add_inflight(&dirty);
+                        self.ledger.add_need(self.target, &dirty);
                         return Ok(Clean::Again);
                     }
                     // Nobody writes and bits are left, but the file has moved since the first slice: read again.
@@ -83,7 +86,7 @@ impl Pass {
             if let Ok(look) = source.look()? {
                 let counter = look.header.change_counter;
                 if counter == reference.header.change_counter
-                    || Some(counter) == self.lock.last_cc()
+                    || Some(counter) == self.ledger.lock().last_cc()
                 {
                     return Ok(true);
                 }
@@ -101,47 +104,81 @@ impl Pass {
         let source = self.source()?;
         let begun = Instant::now();
         loop {
-            let epoch = self.lock.epoch();
+            let lock = self.ledger.lock();
+            let epoch = lock.epoch();
             let look = match source.look()? {
                 Ok(look) => look,
                 // A writer of ours is at it: what it has not committed yet is not pending. Another's lock may hide a commit that is.
-                Err(Blocked::Writing) if self.lock.writer_lives() => {
+                Err(Blocked::Writing) if lock.writer_lives() => {
                     // When it began it may have handed over what others had left or committed (writer steps 1 and 3).
-                    if self.lock.head().len_bytes > 0 || self.lock.has_todo()? {
-                        return Ok(Step::Again);
-                    }
-                    return Ok(Step::Done(Outcome::Idle));
+                    return Ok(if self.is_pending()? {
+                        Step::Again
+                    } else {
+                        Step::Done(Outcome::Idle)
+                    });
                 }
                 Err(blocked) => return Ok(Step::Done(Outcome::Blocked(blocked))),
             };
-            if self.lock.head().len_bytes > 0 || self.lock.has_todo()? {
+            if self.is_pending()? {
                 return Ok(Step::Again);
             }
             if look.epoch != epoch {
                 continue;
             }
             // After a dead writer's epoch was settled, a foreign commit still shows in the counter.
-            if !is_odd(epoch) || self.lock.settled_epoch() == epoch {
-                let published = self
-                    .base
-                    .as_ref()
-                    .map(|base| base.manifest().source().change_counter);
-                if Some(look.header.change_counter) != published {
-                    self.lock.need_everything();
-                    return Ok(Step::Again);
-                }
-                return Ok(Step::Done(Outcome::Idle));
+            if !is_odd(epoch) || self.ledger.settled_epoch(self.target) == epoch {
+                return Ok(if self.is_as_published(&source, &look) {
+                    Step::Done(Outcome::Idle)
+                } else {
+                    Step::Again
+                });
             }
             if begun.elapsed() > LEFTOVER_PATIENCE {
                 // A writer died between its first write and the end of its append.
-                self.lock.add_inflight(&self.lock.dirty()?);
-                if self.inflight()?.is_none() {
-                    self.lock.set_settled_epoch(epoch);
+                let dirty = lock.dirty()?;
+                if dirty.is_empty() {
+                    self.ledger.set_settled_epoch(self.target, epoch);
+                } else {
+                    self.ledger.add_need(self.target, &dirty);
                 }
                 return Ok(Step::Again);
             }
             tokio::time::sleep(DIRTY_PAUSE).await;
         }
+    }
+
+    fn is_pending(&self) -> Result<bool, CopyError> {
+        Ok(self.ledger.has_news(self.target) || self.ledger.needs_reading(self.target)?)
+    }
+
+    /// Whether nobody has changed the file behind our back. If somebody has, everything is needed.
+    fn is_as_published(&self, source: &Source, look: &Look) -> bool {
+        let counter = look.header.change_counter;
+        let published = self.base.as_ref().map(Base::manifest);
+        if published.map(|manifest| manifest.source().change_counter) != Some(counter) {
+            self.ledger.need_everything(self.target);
+            return false;
+        }
+        let id = source.file.id();
+        let now = Seen {
+            epoch: look.epoch,
+            dev: id.dev,
+            ino: id.ino,
+            len: look.len,
+            mtime_ns: look.mtime_ns,
+        };
+        let last = self.ledger.lock().seen().filter(|last| last.epoch == now.epoch);
+        if last == Some(now) {
+            return true;
+        }
+        if look.is_settled() {
+            self.ledger.lock().set_seen(&now);
+        }
+        if last.is_some() {
+            // None of ours has written since: a copy over the file, or another file of that name, with the same counter.
+            self.ledger.everything_for_everybody();
+        }
+        last.is_none()
     }
 }
 
@@ -153,7 +190,7 @@ pub(super) async fn settled_look(source: &Source) -> Result<Result<Look, Blocked
             // A writer between its unlock and the end of its append has changed the counter and not yet noted it: not a stranger's commit.
             Ok(look)
                 if is_odd(look.epoch)
-                    && source.lock.writer_lives()
+                    && source.ledger.lock().writer_lives()
                     && begun.elapsed() < LEFTOVER_PATIENCE =>
             {
                 Blocked::Moving

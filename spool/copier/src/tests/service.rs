@@ -31,7 +31,7 @@ fn a_flush_holds_everything_committed_before_it() {
     for round in 0..5 {
         world.transact(&[round]);
         world.transact(&[4 - round]);
-        copier.flush(&world.db).unwrap();
+        copier.flush(&world.db, None).unwrap();
         runtime.block_on(world.check_complete());
     }
 }
@@ -55,15 +55,15 @@ fn a_flush_within_a_transaction_holds_what_was_committed_before_it() {
     let runtime = runtime();
     let mut world = runtime.block_on(World::new(5));
     let copier = copier();
-    copier.flush(&world.db).unwrap();
+    copier.flush(&world.db, None).unwrap();
     world.transact(&[1]);
-    copier.flush(&world.db).unwrap();
+    copier.flush(&world.db, None).unwrap();
     world.write(&[2, 3]);
-    copier.flush(&world.db).unwrap();
+    copier.flush(&world.db, None).unwrap();
     runtime.block_on(world.check_complete());
     world.finalise();
     world.end();
-    copier.flush(&world.db).unwrap();
+    copier.flush(&world.db, None).unwrap();
     runtime.block_on(world.check_complete());
 }
 
@@ -73,7 +73,7 @@ fn a_flush_after_a_writer_was_killed_at_its_commit_holds_that_commit() {
     let mut world = runtime.block_on(World::new(5));
     let copier = copier();
     world.transact(&[1]);
-    copier.flush(&world.db).unwrap();
+    copier.flush(&world.db, None).unwrap();
     // In the log, with the killed one behind it: one publication is not enough.
     let held = world.db.lock_copier().unwrap();
     world.transact(&[2]);
@@ -81,7 +81,7 @@ fn a_flush_after_a_writer_was_killed_at_its_commit_holds_that_commit() {
     world.finalise();
     world.kill_writer();
     drop(held);
-    copier.flush(&world.db).unwrap();
+    copier.flush(&world.db, None).unwrap();
     runtime.block_on(world.check_complete());
 }
 
@@ -93,7 +93,7 @@ fn a_flush_waits_for_another_copier_and_takes_over_from_it() {
     let other = world.db.lock_copier().unwrap();
     assert!(other.is_some());
     std::thread::scope(|scope| {
-        let flush = scope.spawn(|| copier().flush(&world.db));
+        let flush = scope.spawn(|| copier().flush(&world.db, None));
         std::thread::sleep(Duration::from_millis(300));
         assert!(!flush.is_finished());
         drop(other);
@@ -110,18 +110,18 @@ fn a_flush_fails_with_the_store_and_succeeds_when_it_is_back() {
     std::fs::write(&store, "in the way").unwrap();
     let copier = copier();
     world.transact(&[1]);
-    let error = copier.flush(&world.db).unwrap_err();
+    let error = copier.flush(&world.db, None).unwrap_err();
     assert!(
         matches!(error, FlushError::Failed(CopyError::Store(_))),
         "{error}"
     );
-    let (_, noted) = world.db.last_error().expect("written down for others");
+    let noted = world.noted_error().expect("written down for others");
     assert!(error.to_string().contains(&noted), "{noted}");
     world.transact(&[2]);
     std::fs::remove_file(&store).unwrap();
-    copier.flush(&world.db).unwrap();
+    copier.flush(&world.db, None).unwrap();
     runtime.block_on(world.check_complete());
-    assert!(world.db.last_error().is_none());
+    assert_eq!(world.noted_error(), None);
 }
 
 #[test]

@@ -17,12 +17,13 @@ use verneuil_format::{
     CHUNK_LEN_BYTES, ChunkIndex, LookupError, Manifest, Node, NodeId, Stored, assemble,
     decode_frame, limits, manifest_key, pack_key,
 };
-use verneuil_spool::{Database, DatabaseInfo, Spool, Writer};
+use verneuil_spool::{Database, DatabaseInfo, Ledger, Spool, Writer};
 use verneuil_store::{Pacer, Store};
 
+use crate::base::target_id;
 use crate::error::CopyError;
 use crate::pass::{Outcome, Parked, Pass};
-use crate::task::identity;
+use crate::lane::identity;
 
 pub(super) const CHUNK: u64 = CHUNK_LEN_BYTES as u64;
 const SHARED_FIRST: i64 = 0x4000_0002;
@@ -37,6 +38,7 @@ pub(super) struct World {
     pub(super) counter: u32,
     /// Hashes of the committed states, oldest first.
     pub(super) states: Vec<blake3::Hash>,
+    pub(super) target: TargetConfig,
     pub(super) store: Store,
     pub(super) parked: Option<Parked>,
     published: usize,
@@ -95,6 +97,7 @@ impl World {
             writer,
             counter: 0,
             states: Vec::new(),
+            target,
             store,
             parked: None,
             published: 0,
@@ -183,11 +186,17 @@ impl World {
     }
 
     pub(super) fn pass(&mut self) -> Pass {
-        let lock = self.db.lock_copier().unwrap().expect("nobody else copies");
-        let identity = identity(&self.db, lock.instance_id());
+        let ledger = self.db.ledger().unwrap().expect("nobody else copies");
+        self.pass_of(Arc::new(ledger), &self.target.clone())
+    }
+
+    /// A pass to one of several targets, whose passes share a ledger.
+    pub(super) fn pass_of(&mut self, ledger: Arc<Ledger>, target: &TargetConfig) -> Pass {
+        let identity = identity(&self.db, ledger.lock().instance_id());
         Pass::new(
             self.db.clone(),
-            lock,
+            ledger,
+            (target_id(target, &self.db), &target.describe()),
             identity,
             Duration::from_secs(1),
             self.parked.take(),
@@ -231,6 +240,15 @@ impl World {
             run.as_mut().poll(context).map(|_| true)
         })
         .await
+    }
+
+    /// What the copier has written down as the last failure.
+    pub(super) fn noted_error(&self) -> Option<String> {
+        let progress = self.db.progress().unwrap().unwrap();
+        progress
+            .target(target_id(&self.target, &self.db))?
+            .error
+            .clone()
     }
 
     pub(super) fn manifest_file(&self) -> PathBuf {

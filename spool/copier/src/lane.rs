@@ -1,4 +1,4 @@
-//! One database's life with the copier: waits for commits and requests, paces manifests, backs off; `service` starts it, `pass` does the work.
+//! One database on its way to one target: waits for commits and requests, paces manifests, backs off; `service` starts it, `pass` does the work.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -7,12 +7,13 @@ use std::time::Duration;
 use tokio::sync::{Notify, mpsc};
 use tokio::time::{Instant, sleep_until, timeout_at};
 use verneuil_format::Identity;
-use verneuil_spool::{Database, DatabaseInfo, Spool};
+use verneuil_spool::{Database, DatabaseInfo, Spool, TargetId};
 
+use crate::destination::Destination;
 use crate::error::{Blocked, CopyError, FlushError};
 use crate::flush;
 use crate::pass::{Outcome, Parked, Pass};
-use crate::service::{FlushRequest, Shared};
+use crate::service::{FlushRequest, LedgerSlot, Mood, Shared};
 
 /// How often a database that the application has open is looked at although nobody said that something happened: leftovers of dead writers,
 /// commits of other processes and of other VFSes. Local work only.
@@ -34,12 +35,16 @@ enum Tried {
     Failed(CopyError),
 }
 
-pub(crate) struct Task {
+pub(crate) struct Lane {
     shared: Arc<Shared>,
+    destination: Arc<Destination>,
+    id: TargetId,
     spool: Spool,
     path: PathBuf,
     info: DatabaseInfo,
+    ledger: Arc<LedgerSlot>,
     wake: Arc<Notify>,
+    mood: Arc<Mood>,
     parked: Option<Parked>,
     failures: u32,
     /// The last failure that was logged: the same one is not logged again and again.
@@ -47,14 +52,25 @@ pub(crate) struct Task {
     has_succeeded: bool,
 }
 
-impl Task {
-    pub(crate) fn new(shared: Arc<Shared>, db: &Database, wake: Arc<Notify>) -> Self {
+impl Lane {
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        destination: Arc<Destination>,
+        id: TargetId,
+        db: &Database,
+        ledger: Arc<LedgerSlot>,
+        (wake, mood): (Arc<Notify>, Arc<Mood>),
+    ) -> Self {
         Self {
             shared,
+            destination,
+            id,
             spool: db.spool().clone(),
             path: db.path().to_owned(),
             info: db.info().clone(),
+            ledger,
             wake,
+            mood,
             parked: None,
             failures: 0,
             complaint: None,
@@ -100,7 +116,7 @@ impl Task {
                 // There may be more; the interval holds it back.
                 self.wake.notify_one();
             } else if (matches!(tried, Tried::Outcome(Outcome::Idle)) || is_gone(&tried))
-                && self.shared.leave(&self.path)
+                && self.shared.leave(&self.path, self.id)
             {
                 return;
             }
@@ -136,32 +152,33 @@ impl Task {
         }
     }
 
-    /// One turn: takes the copier's lock, advances as far as possible, leaves the lock.
+    /// One turn: takes the copier's lock (or joins the lanes that have it), advances as far as possible, leaves the lock.
     async fn attempt(&mut self, db: &Arc<Database>, is_explicit: bool) -> Tried {
-        let Some(target) = self.shared.targets(db).into_iter().next() else {
-            return Tried::Outcome(Outcome::Idle);
-        };
         // Never closed, so that acquiring can't fail.
-        let shared = self.shared.clone();
-        let _permit = shared.publishing.acquire().await;
-        let lock = match db.lock_copier() {
-            Ok(Some(lock)) => lock,
+        let destination = self.destination.clone();
+        let _permit = destination.publishing.acquire().await;
+        let ledger = match self.ledger.enter(db) {
+            Ok(Some(ledger)) => ledger,
             Ok(None) => return Tried::Elsewhere,
             Err(error) => return self.failed(error.into()),
         };
-        let identity = identity(db, lock.instance_id());
-        let store = match self.shared.store(&target, is_explicit).await {
-            Ok(store) => store,
-            Err(error) => return self.failed(error.into()),
-        };
+        let identity = identity(db, ledger.lock().instance_id());
+        let before = ledger.lock().head().generation;
         let mut pass = Pass::new(
             db.clone(),
-            lock,
+            ledger.clone(),
+            (self.id, &destination.name),
             identity,
             self.shared.interval(),
             self.parked.take(),
         );
-        let result = pass.advance(&store).await;
+        let result = match destination.store(is_explicit).await {
+            Ok(store) => pass.advance(&store).await,
+            Err(error) => Err(error.into()),
+        };
+        if ledger.lock().head().generation != before {
+            self.shared.wake_others(&self.path, self.id);
+        }
         let tried = match result {
             Ok(outcome) => {
                 if self.complaint.take().is_some() || !self.has_succeeded {
@@ -176,6 +193,7 @@ impl Task {
                 self.failed(error)
             }
         };
+        self.mood.set(!matches!(tried, Tried::Failed(_)));
         self.parked = Some(pass.park());
         tried
     }
@@ -183,7 +201,7 @@ impl Task {
     fn failed(&mut self, error: CopyError) -> Tried {
         let text = error.to_string();
         if self.complaint.as_ref() != Some(&text) {
-            tracing::warn!(db = %self.path.display(), error = %text, "not published; trying again");
+            tracing::warn!(db = %self.path.display(), target = %self.destination.name, error = %text, "not published; trying again");
             self.complaint = Some(text);
         }
         Tried::Failed(error)
@@ -209,7 +227,7 @@ impl Task {
                     continue;
                 }
                 Tried::Outcome(Outcome::Blocked(blocked)) => Err(FlushError::Blocked(*blocked)),
-                Tried::Elsewhere => match (flush::wait_for_other_copier(db).await, db.trouble()) {
+                Tried::Elsewhere => match (flush::wait_for_other_copier(db, self.id).await, db.trouble()) {
                     (Ok(flush::Other::Published), _) => Ok(()),
                     // Nobody can have the lock: there is no spool.
                     (Ok(flush::Other::Left), Some(trouble)) => {

@@ -1,0 +1,106 @@
+//! One target of this process: its threads, its connections, its limits. Made by `service`, used by every `lane` that goes there.
+//!
+//! Nothing is shared between two destinations, not even a thread: one that hangs in a name lookup or on a dead network file system
+//! delays nobody else.
+
+use std::sync::Arc;
+use std::sync::mpsc::sync_channel;
+
+use nix::sys::signal::SigSet;
+use tokio::runtime::{Builder, Handle};
+use tokio::sync::{OnceCell, Semaphore, oneshot};
+use verneuil_config::{CopierConfig, EXPLICIT_BURST, EXPLICIT_REQUESTS_PER_SECOND, TargetConfig};
+use verneuil_store::{Pacer, Store, StoreError};
+
+/// Databases of one process that publish to one target at the same time. Each holds at most some 20 MiB while it does.
+const PUBLISHING_MAX: usize = 16;
+/// Threads that wait for the network.
+const NETWORK_THREADS: usize = 2;
+/// Threads that read, hash and compress.
+const WORK_THREADS_MAX: usize = 4;
+
+/// A store, and what this process spends on it.
+pub(crate) struct Destination {
+    pub(crate) target: TargetConfig,
+    /// The store in a few words.
+    pub(crate) name: String,
+    pub(crate) handle: Handle,
+    pub(crate) publishing: Semaphore,
+    store: OnceCell<Store>,
+    background: Arc<Pacer>,
+    explicit: Arc<Pacer>,
+}
+
+/// Keeps a destination's threads; dropped, they end, whatever they are doing. The spool is made for that.
+pub(crate) struct Threads(#[allow(dead_code)] oneshot::Sender<()>);
+
+impl Destination {
+    /// Starts the threads; sends no request.
+    ///
+    /// # Errors
+    /// When they can't be started.
+    pub(crate) fn start(
+        target: &TargetConfig,
+        config: &CopierConfig,
+    ) -> Result<(Self, Threads), String> {
+        let (handle, threads) = start_threads()?;
+        let destination = Self {
+            target: target.clone(),
+            name: target.describe(),
+            handle,
+            publishing: Semaphore::new(PUBLISHING_MAX),
+            store: OnceCell::new(),
+            background: Arc::new(Pacer::new(config.requests_per_second, config.burst)),
+            explicit: Arc::new(Pacer::new(EXPLICIT_REQUESTS_PER_SECOND, EXPLICIT_BURST)),
+        };
+        Ok((destination, threads))
+    }
+
+    /// The store, under the background's limit or the one for explicit work.
+    pub(crate) async fn store(&self, is_explicit: bool) -> Result<Store, StoreError> {
+        let open = || Store::open(&self.target, self.background.clone());
+        let store = self.store.get_or_try_init(open).await?;
+        Ok(if is_explicit {
+            store.with_pacer(self.explicit.clone())
+        } else {
+            store.clone()
+        })
+    }
+}
+
+/// Starts a runtime on a thread of its own. All its threads block every signal: those are the application's.
+fn start_threads() -> Result<(Handle, Threads), String> {
+    let (stop, stopped) = oneshot::channel::<()>();
+    let (started, start) = sync_channel(1);
+    let body = move || {
+        // A thread that can't block signals must not run beside somebody else's handlers.
+        let runtime = SigSet::all()
+            .thread_block()
+            .map_err(std::io::Error::from)
+            .and_then(|()| {
+                Builder::new_multi_thread()
+                    .worker_threads(NETWORK_THREADS)
+                    .max_blocking_threads(WORK_THREADS_MAX)
+                    .thread_name("verneuil-copier")
+                    .enable_all()
+                    .build()
+            });
+        match runtime {
+            Ok(runtime) => {
+                drop(started.send(Ok(runtime.handle().clone())));
+                // Ends when the copier is dropped.
+                drop(runtime.block_on(stopped));
+                runtime.shutdown_background();
+            }
+            Err(error) => drop(started.send(Err(error.to_string()))),
+        }
+    };
+    std::thread::Builder::new()
+        .name("verneuil-copier".to_owned())
+        .spawn(body)
+        .map_err(|error| error.to_string())?;
+    let handle = start
+        .recv()
+        .unwrap_or_else(|_| Err("its thread ended".to_owned()))?;
+    Ok((handle, Threads(stop)))
+}
