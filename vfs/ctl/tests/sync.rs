@@ -248,13 +248,13 @@ fn what_is_no_database_is_refused_and_nothing_is_made() {
         assert!(stderr.contains(name) && stderr.contains(reason), "{stderr}");
         assert_eq!(stderr.lines().count(), 1, "{stderr}");
     }
+    for name in ["gone.db", "store/manifests"] {
+        assert!(!world.path(name).exists(), "{name}");
+    }
     // A journal may say that the file is something else; sqlite finds out that it does not.
     std::fs::write(world.path("text-journal"), "not a journal").expect("write");
     let stderr = failure(&world.ctl(&["sync", "text"]), 1);
     assert!(stderr.contains("not a SQLite database"), "{stderr}");
-    for name in ["gone.db", "store/manifests"] {
-        assert!(!world.path(name).exists(), "{name}");
-    }
 }
 
 #[test]
