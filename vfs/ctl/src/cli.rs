@@ -44,6 +44,12 @@ pub enum Command {
     /// Every database in the spool is brought up to date in all stores that it is replicated to. They are recorded in the spool:
     /// no configuration is needed. Fails, and says what is left and why, unless all is there.
     Flush(Flush),
+    /// Upload a fresh snapshot of a database now
+    ///
+    /// Opens DB with SQLite, which rolls back what a writer that died has left, and uploads all that is committed to every target
+    /// of the configuration; succeeds only when all of it is there. The configuration is that of the application: its spool too. Waits
+    /// up to 10 s for a transaction that locks DB. Run it as the user that the application runs as.
+    Sync(Sync),
     /// Copy a replica out of the store: parallel, verified, never half a file
     ///
     /// With -o, OUT is replaced at once when all bytes are there and verified, not before. A symbolic link is followed. It is
@@ -66,6 +72,18 @@ pub struct Flush {
     /// Directory of the spool (replication_spooling_dir of the configuration)
     #[arg(value_name = "SPOOL")]
     pub spool: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub struct Sync {
+    /// Database file; it must exist
+    #[arg(value_name = "DB")]
+    pub db: PathBuf,
+    /// First gather statistics for the query planner (PRAGMA optimize) and rebuild the file without unused pages (VACUUM).
+    /// The page size stays. Needs free disk space of twice the size of DB, locks it meanwhile, uploads most of it anew, and
+    /// may change the rowids of tables without an INTEGER PRIMARY KEY
+    #[arg(short, long)]
+    pub optimize: bool,
 }
 
 /// Which host a path belongs to.

@@ -1,6 +1,7 @@
 //! `verneuilctl`, the command line that looks after replicated databases: parses (`cli`), runs one of `commands`, and
-//! turns what went wrong into an exit status (`failure`). The work is done by `verneuil-replica` and `verneuil-copier`.
-#![forbid(unsafe_code)]
+//! turns what went wrong into an exit status (`failure`). The work is done by `verneuil-replica`, `verneuil-copier` and,
+//! where a database is opened, by SQLite with the VFS of `verneuil_vfs` (`sqlite`).
+#![deny(unsafe_code)]
 
 mod cli;
 mod commands;
@@ -11,6 +12,7 @@ mod logging;
 mod output;
 mod paths;
 mod session;
+mod sqlite;
 mod time;
 
 use std::process::ExitCode;

@@ -1,9 +1,12 @@
 //! `verneuilctl` as its users see it: its help, its answers, its exit statuses and its errors.
 
+mod support;
+
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Output, Stdio};
 
+use support::{command, failure, run, success};
 use verneuil_format::{
     Change, ChunkIndex, Identity, Manifest, NextState, PatchBudget, SourceState, Written,
     manifest_key, pack_key,
@@ -95,54 +98,6 @@ impl World {
     }
 }
 
-fn command(args: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_verneuilctl"));
-    command
-        .args(args)
-        .env_remove("VERNEUIL_CONFIG")
-        .env_remove("RUST_LOG")
-        .env("COLUMNS", "100")
-        .stdin(Stdio::null());
-    command
-}
-
-fn run(command: &mut Command) -> Output {
-    command.output().expect("verneuilctl starts")
-}
-
-fn stdout(output: &Output) -> String {
-    String::from_utf8(output.stdout.clone()).expect("text")
-}
-
-/// A failure with this status and one or two plain lines; returns them.
-#[track_caller]
-fn failure(output: &Output, status: i32) -> String {
-    let stderr = String::from_utf8(output.stderr.clone()).expect("text");
-    assert_eq!(output.status.code(), Some(status), "{stderr}");
-    assert!(
-        !stderr.contains('\u{1b}') && !stderr.contains("panicked"),
-        "{stderr}"
-    );
-    if status == 1 {
-        assert!(
-            stderr.starts_with("verneuilctl: ") && stderr.lines().count() <= 2,
-            "{stderr}"
-        );
-    }
-    stderr
-}
-
-#[track_caller]
-fn success(output: &Output) -> String {
-    let stderr = String::from_utf8_lossy(&output.stderr);
-    assert!(
-        output.status.success() && stderr.is_empty(),
-        "{:?}: {stderr}",
-        output.status
-    );
-    stdout(output)
-}
-
 /// To accept a change: `VERNEUIL_BLESS=1 cargo test -p verneuilctl`.
 #[test]
 fn the_help_of_every_command_is_as_recorded() {
@@ -151,6 +106,7 @@ fn the_help_of_every_command_is_as_recorded() {
         &["--help"][..],
         &["-h"],
         &["flush", "--help"],
+        &["sync", "--help"],
         &["restore", "--help"],
         &["manifest", "--help"],
         &["manifest-name", "--help"],
@@ -187,6 +143,8 @@ fn bad_usage_ends_with_2() {
         &["no-such-command"],
         &["--no-such-option", "ls"],
         &["flush"],
+        &["sync"],
+        &["sync", ""],
         &["restore"],
         &["restore", "-m", "x", "-s", "y"],
         &["restore", "-m", "x", "--hostname", "y"],

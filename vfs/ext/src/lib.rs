@@ -5,7 +5,7 @@
 //!   finds the entry point [`sqlite3_verneuilvfs_init`] by the library's name. It stays loaded.
 //! - Linked into a C program: `sqlite3_auto_extension((void(*)(void))sqlite3_verneuilvfs_init)`, then open any
 //!   connection (`:memory:` will do): SQLite calls the entry point with its function table.
-//! - Linked into a Rust program or library: the same with [`auto_extension_entry`].
+//! - Linked into a Rust program or library: the same with [`auto_extension_entry`], if need be after [`configure`].
 //!
 //! Any of them may happen again: what is registered stays as it is.
 //!
@@ -16,6 +16,8 @@ mod logging;
 mod replication;
 mod residence;
 mod setup;
+
+pub use setup::{AlreadyConfigured, configure};
 
 use std::ffi::{c_char, c_int};
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -1,13 +1,46 @@
-//! From `VERNEUIL_CONFIG` to registered VFSes; called by the entry points.
+//! From the configuration ([`configure`], else `VERNEUIL_CONFIG`) to registered VFSes; called by the entry points.
 
 use crate::replication::InProcess;
 use crate::{logging, residence};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::fmt;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use verneuil_abi::Api;
 use verneuil_config::Config;
 use verneuil_spool::Spool;
 use verneuil_tracking::{ReplicationSetup, TrackingVfs};
 use verneuil_unix::{UnixOptions, UnixVfs};
+
+/// What a program that links this crate has configured.
+static CONFIGURED: OnceLock<Config> = OnceLock::new();
+
+/// Puts a configuration in the place of `VERNEUIL_CONFIG`, for the SQLite libraries that register the VFSes after this;
+/// for programs that link this crate.
+///
+/// # Errors
+/// When this was called before: the first configuration stays.
+pub fn configure(config: Config) -> Result<(), AlreadyConfigured> {
+    CONFIGURED.set(config).map_err(|_| AlreadyConfigured)
+}
+
+/// The answer of [`configure`] to its second call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AlreadyConfigured;
+
+impl fmt::Display for AlreadyConfigured {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("this process has configured Verneuil already; configure it once, before the first connection")
+    }
+}
+
+impl std::error::Error for AlreadyConfigured {}
+
+/// The configuration that holds in this process.
+fn config() -> Result<Config, String> {
+    match CONFIGURED.get() {
+        Some(config) => Ok(config.clone()),
+        None => Config::from_env().map_err(|error| error.to_string()),
+    }
+}
 
 /// Registers both VFSes with a library, unless that happened before.
 ///
@@ -17,7 +50,7 @@ pub(crate) fn register(api: Api) -> Result<(), String> {
     if verneuil_abi::is_registered::<TrackingVfs>(api, c"verneuil") {
         return Ok(());
     }
-    let config = Config::from_env().map_err(|error| error.to_string())?;
+    let config = config()?;
     residence::keep_loaded(api.address());
     logging::start(api);
 

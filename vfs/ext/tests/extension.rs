@@ -12,6 +12,9 @@ use std::process::{Command, Stdio};
 /// Says which part a process of this test binary plays.
 const PART: &str = "VERNEUIL_TEST_PART";
 
+/// The configuration of the host that configures itself.
+const CONFIG: &str = "VERNEUIL_TEST_CONFIG";
+
 /// An entry point, with the types of the linked SQLite.
 type Entry = unsafe extern "C" fn(
     *mut ffi::sqlite3,
@@ -28,7 +31,14 @@ fn library() -> PathBuf {
 
 /// What a host printed on stdout and stderr.
 fn host(part: &str, config: Option<&str>) -> (String, String) {
-    let mut command = Command::new(std::env::current_exe().unwrap());
+    run(
+        &mut Command::new(std::env::current_exe().unwrap()),
+        part,
+        config,
+    )
+}
+
+fn run(command: &mut Command, part: &str, config: Option<&str>) -> (String, String) {
     command
         .args(["--exact", "host_process", "--nocapture"])
         .env(PART, part);
@@ -73,7 +83,14 @@ fn host_process() {
             db.execute_batch("CREATE TABLE t(x)").unwrap();
             println!("{}", flush(&db));
         }
-        Ok("link") => {
+        Ok(part @ ("link" | "configure")) => {
+            if part == "configure" {
+                let text = std::env::var(CONFIG).unwrap();
+                let config = verneuil_config::Config::parse(&text, CONFIG).unwrap();
+                verneuil_vfs::configure(config).unwrap();
+                let second = verneuil_vfs::configure(verneuil_config::Config::default());
+                assert_eq!(second, Err(verneuil_vfs::AlreadyConfigured));
+            }
             let entry = verneuil_vfs::auto_extension_entry as *const ();
             // SAFETY: the entry point has the signature of automatic extensions; only the names of
             // the opaque types behind the pointers differ.
@@ -155,6 +172,16 @@ fn without_configuration_both_vfses_work_and_nothing_is_replicated() {
 fn it_can_be_linked_in() {
     let (stdout, _) = host("link", None);
     assert!(stdout.contains("nothing to flush"), "{stdout}");
+}
+
+#[test]
+fn a_program_that_configures_itself_asks_no_environment() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.env(CONFIG, replicating(dir.path()));
+    let (stdout, stderr) = run(&mut command, "configure", Some("not a configuration"));
+    assert!(stdout.lines().any(|line| line == "1"), "{stdout} {stderr}");
+    assert!(dir.path().join("store/manifests/h").is_dir());
 }
 
 #[test]

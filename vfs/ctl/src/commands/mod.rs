@@ -5,6 +5,7 @@ mod ls;
 mod manifest;
 mod manifest_name;
 mod restore;
+mod sync;
 
 use crate::cli::{Cli, Command};
 use crate::failure::Failure;
@@ -14,6 +15,7 @@ pub fn run(cli: &Cli) -> Result<(), Failure> {
     let common = &cli.common;
     match &cli.command {
         Command::Flush(args) => flush::run(common, args),
+        Command::Sync(args) => sync::run(common, args),
         Command::Restore(args) => restore::run(common, args),
         Command::Manifest(args) => manifest::run(common, args),
         Command::ManifestName(args) => manifest_name::run(common, args),
