@@ -3,14 +3,18 @@
 //!
 //! Two traps of POSIX locks shape this crate. Closing *any* descriptor of a file drops every POSIX lock that the process holds on it, those
 //! of a stock-`unix` connection included: hence [`Pooled`], which closes only when nobody holds a lock. And a lock can be asked about
-//! without taking one: hence [`probe_locks`].
-#![forbid(unsafe_code)]
+//! without taking one: hence [`probe_locks`]. A third is what a fork does to both: hence [`fork`].
+#![deny(unsafe_code)]
 
+// The one module that must: a handler of forks, and values that outlive every lock.
+#[allow(unsafe_code)]
+pub mod fork;
 mod header;
 mod journal;
 mod locks;
 mod pool;
 
+pub use fork::ForkLocal;
 pub use header::{Header, read_header};
 pub use journal::{Journal, journal_is_hot, journal_path, journal_state};
 pub use locks::{LockBytes, LockState, probe_any_lock, probe_locks};

@@ -7,11 +7,12 @@ use std::ops::Deref;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
-use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::stat::Mode;
 
+use crate::fork::{ForkLocal, generation};
 use crate::locks::probe_any_lock;
 
 /// Which file a descriptor refers to, whatever its name.
@@ -34,11 +35,22 @@ impl FileId {
 }
 
 /// Descriptors that wait until no lock is left on their file. Bounded by the number of connections that were open at one time,
-/// because a later [`open`] of the same file takes its descriptor from here.
-static WAITING: LazyLock<Mutex<HashMap<FileId, Vec<File>>>> = LazyLock::new(Mutex::default);
+/// because a later [`open`] of the same file takes its descriptor from here. A forked child begins with none: its parent's share their locks
+/// with the parent, and stay open until the child ends.
+static WAITING: ForkLocal<Mutex<Waiting>> = ForkLocal::new(Mutex::default);
 
-fn waiting() -> MutexGuard<'static, HashMap<FileId, Vec<File>>> {
-    WAITING.lock().unwrap_or_else(PoisonError::into_inner)
+type Waiting = HashMap<FileId, Vec<Descriptor>>;
+
+/// An open descriptor, and the process that opened it.
+#[derive(Debug)]
+struct Descriptor {
+    file: File,
+    /// Of [`generation`]. An inherited descriptor is never used again: its locks are its parent's.
+    generation: u64,
+}
+
+fn waiting() -> MutexGuard<'static, Waiting> {
+    WAITING.get().lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A descriptor of a database file. Dropping it closes the descriptor only if nobody holds a lock on the file; otherwise the descriptor
@@ -48,11 +60,18 @@ fn waiting() -> MutexGuard<'static, HashMap<FileId, Vec<File>>> {
 #[derive(Debug)]
 pub struct Pooled {
     /// `None` only while dropping.
-    file: Option<File>,
+    descriptor: Option<Descriptor>,
     id: FileId,
 }
 
 impl Pooled {
+    /// Whether this process only inherited the descriptor: a lock or unlock through it would be one of its parent's.
+    pub fn is_inherited(&self) -> bool {
+        self.descriptor
+            .as_ref()
+            .is_some_and(|descriptor| descriptor.generation != generation())
+    }
+
     /// Which file this is.
     pub fn id(&self) -> FileId {
         self.id
@@ -63,9 +82,9 @@ impl Deref for Pooled {
     type Target = File;
 
     fn deref(&self) -> &File {
-        match &self.file {
-            Some(file) => file,
-            None => unreachable!("the file is taken in drop only"),
+        match &self.descriptor {
+            Some(descriptor) => &descriptor.file,
+            None => unreachable!("the descriptor is taken in drop only"),
         }
     }
 }
@@ -78,21 +97,23 @@ impl AsFd for Pooled {
 
 impl Drop for Pooled {
     fn drop(&mut self) {
-        let Some(file) = self.file.take() else { return };
+        let Some(descriptor) = self.descriptor.take() else {
+            return;
+        };
         let mut pool = waiting();
-        pool.entry(self.id).or_default().push(file);
+        pool.entry(self.id).or_default().push(descriptor);
         close_unlocked(&mut pool, self.id);
     }
 }
 
 /// Closes what waits for `id`, unless somebody holds a lock on it (or nobody can tell).
-fn close_unlocked(pool: &mut HashMap<FileId, Vec<File>>, id: FileId) {
+fn close_unlocked(pool: &mut Waiting, id: FileId) {
     let Some(files) = pool.get(&id) else { return };
     // All of them see the same locks but their own, and these were released before they came here. That leaves a race with a stock
     // connection of this process that takes a lock between this look and the close: documented, the kernel has no remedy.
     let locked = files
         .first()
-        .is_some_and(|file| probe_any_lock(file).unwrap_or(true));
+        .is_some_and(|descriptor| probe_any_lock(&descriptor.file).unwrap_or(true));
     if !locked {
         pool.remove(&id);
     }
@@ -125,7 +146,10 @@ pub fn open(path: &Path, flags: OFlag, mode: u32) -> io::Result<Pooled> {
 pub fn adopt(file: File) -> io::Result<Pooled> {
     let id = FileId::of(&file.metadata()?);
     Ok(Pooled {
-        file: Some(file),
+        descriptor: Some(Descriptor {
+            file,
+            generation: generation(),
+        }),
         id,
     })
 }
@@ -146,17 +170,19 @@ fn take_waiting(path: &Path, flags: OFlag) -> Option<Pooled> {
     }
     let id = FileId::of(&fs::metadata(path).ok()?);
     let files = pool.get_mut(&id)?;
-    let at = files
-        .iter()
-        .position(|file| access_mode(file) == Some(flags & OFlag::O_ACCMODE))?;
-    let file = files.swap_remove(at);
+    let here = generation();
+    let at = files.iter().position(|descriptor| {
+        descriptor.generation == here
+            && access_mode(&descriptor.file) == Some(flags & OFlag::O_ACCMODE)
+    })?;
+    let descriptor = files.swap_remove(at);
     if files.is_empty() {
         pool.remove(&id);
     } else {
         close_unlocked(&mut pool, id);
     }
     Some(Pooled {
-        file: Some(file),
+        descriptor: Some(descriptor),
         id,
     })
 }
