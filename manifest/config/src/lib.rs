@@ -7,6 +7,7 @@
 //! found out on the day the replica is needed.
 //!
 //! - `model`: the types, and their defaults;
+//! - `replicate`: which databases the globs cover;
 //! - `keys`: which keys exist and what their values must be;
 //! - `reader`: positions, types and unknown keys over the syntax tree;
 //! - `error`: what a user is told.
@@ -16,12 +17,14 @@ mod error;
 mod keys;
 mod model;
 mod reader;
+mod replicate;
 
 pub use error::{ConfigError, Position};
 pub use model::{
-    CacheConfig, Config, CopierConfig, DEFAULT_CACHE_CAPACITY_BYTES, DirectoryConfig,
-    EXPLICIT_BURST, EXPLICIT_REQUESTS_PER_SECOND, S3Config, SpoolConfig, TargetConfig,
+    CacheConfig, Config, CopierConfig, CopierMode, DEFAULT_CACHE_CAPACITY_BYTES, DirectoryConfig,
+    EXPLICIT_BURST, EXPLICIT_REQUESTS_PER_SECOND, JournalWal, S3Config, SpoolConfig, TargetConfig,
 };
+pub use replicate::ReplicateConfig;
 
 use std::io::Read;
 use std::path::Path;

@@ -1,6 +1,7 @@
 //! The configuration as values, filled by `keys` and read by everybody; the targets are also
 //! recorded (as JSON) beside each database in the spool, for `verneuilctl flush SPOOL`.
 
+use crate::replicate::ReplicateConfig;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
@@ -21,12 +22,17 @@ pub struct Config {
     pub tempdir: Option<PathBuf>,
     /// Keys `replication_spooling_dir` and `replication_spooling_dir_permissions`.
     pub spool: Option<SpoolConfig>,
-    /// The `s3` and `directory` entries of `replication_targets`; at most one for now.
+    /// The `s3` and `directory` entries of `replication_targets`, in order; no two keep
+    /// their manifests in the same place.
     pub targets: Vec<TargetConfig>,
     /// The `local` and `read_only` entries of `replication_targets`, in order.
     pub caches: Vec<CacheConfig>,
     /// Key `hostname`; see [`Config::host_name`].
     pub hostname: Option<String>,
+    /// Key `replicate`: which databases are replicated.
+    pub replicate: ReplicateConfig,
+    /// Key `journal_wal`.
+    pub journal_wal: JournalWal,
     /// Key `copier`.
     pub copier: CopierConfig,
 }
@@ -137,7 +143,29 @@ pub enum CacheConfig {
     },
 }
 
-/// How the copier spends requests. Limits hold per target and process.
+/// What `PRAGMA journal_mode=WAL` does on a database that is replicated: WAL is not.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum JournalWal {
+    /// `"refuse"`: the journal mode stays as it was, and the reason is logged.
+    #[default]
+    Refuse,
+    /// `"unreplicated"`: the mode changes, and the database is shown as not replicated.
+    Unreplicated,
+}
+
+/// Who carries the spool to the store.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum CopierMode {
+    /// `"in_process"`: threads of the application.
+    #[default]
+    InProcess,
+    /// `"external"`: another process on this host; the application needs no credentials.
+    External,
+    /// `"off"`: nobody, until `verneuilctl flush` does.
+    Off,
+}
+
+/// Where the copier runs and how it spends requests. Limits hold per target and process.
 #[derive(Debug, Clone, PartialEq)]
 pub struct CopierConfig {
     /// Sustained requests per second of background uploads.
@@ -147,6 +175,10 @@ pub struct CopierConfig {
     /// Shortest time between two manifests of one database; a commit after a longer pause goes out
     /// at once.
     pub min_manifest_interval_ms: u64,
+    /// Who does the work.
+    pub mode: CopierMode,
+    /// How long a process that ends in good order waits at most for what is pending; 0: not at all.
+    pub drain_on_close_ms: u64,
 }
 
 impl Default for CopierConfig {
@@ -155,6 +187,8 @@ impl Default for CopierConfig {
             requests_per_second: 30.0,
             burst: 100,
             min_manifest_interval_ms: 1_000,
+            mode: CopierMode::InProcess,
+            drain_on_close_ms: 1_000,
         }
     }
 }

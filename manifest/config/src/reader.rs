@@ -104,6 +104,12 @@ impl<'a, 't> Value<'a, 't> {
         self.source.error(self.value.start(), key, problem, remedy)
     }
 
+    /// Where the value stands, for errors about another one.
+    pub(crate) fn place(&self) -> String {
+        let at = self.source.position(self.value.start());
+        format!("line {}, column {}", at.line, at.column)
+    }
+
     fn wrong_type(&self, wanted: &str) -> ConfigError {
         let found = match self.value {
             ast::Value::StringLit(_) => "a string",
@@ -132,6 +138,25 @@ impl<'a, 't> Value<'a, 't> {
         match self.value {
             ast::Value::BooleanLit(literal) => Ok(literal.value),
             _ => Err(self.wrong_type("true or false")),
+        }
+    }
+
+    /// The meaning of a string that is one of a few.
+    pub(crate) fn one_of<T: Copy>(&self, choices: &[(&str, T)]) -> Result<T> {
+        let names: Vec<_> = choices
+            .iter()
+            .map(|(name, _)| format!("{name:?}"))
+            .collect();
+        let wanted = format!("one of {}", names.join(", "));
+        let Some(text) = self.as_string() else {
+            return Err(self.wrong_type(&wanted));
+        };
+        match choices.iter().find(|(name, _)| *name == text) {
+            Some((_, meaning)) => Ok(*meaning),
+            None => Err(self.bad(
+                format!("{text:?} is not accepted here"),
+                format!("give {wanted}"),
+            )),
         }
     }
 

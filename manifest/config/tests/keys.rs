@@ -2,7 +2,9 @@
 #![allow(clippy::panic)] // helpers of tests are not seen as tests
 
 use std::path::PathBuf;
-use verneuil_config::{CacheConfig, Config, ConfigError, S3Config, TargetConfig};
+use verneuil_config::{
+    CacheConfig, Config, ConfigError, CopierMode, JournalWal, S3Config, TargetConfig,
+};
 
 fn parse(text: &str) -> Config {
     Config::parse(text, "test").unwrap_or_else(|error| panic!("{error}\n{text}"))
@@ -31,6 +33,9 @@ fn blank_text_is_the_default_without_replication() {
     assert_eq!(default.copier.requests_per_second, 30.0);
     assert_eq!(default.copier.burst, 100);
     assert_eq!(default.copier.min_manifest_interval_ms, 1_000);
+    assert_eq!(default.copier.mode, CopierMode::InProcess);
+    assert_eq!(default.copier.drain_on_close_ms, 1_000);
+    assert_eq!(default.journal_wal, JournalWal::Refuse);
 }
 
 #[test]
@@ -86,7 +91,9 @@ fn every_new_key_is_understood() {
             "request_timeout_ms": 5000, "max_attempts": 2}},
             {"local": {"directory": "/c", "capacity_bytes": 4096}}],
           "hostname": "db-1.example.com",
-          "copier": {"requests_per_second": 0.5, "burst": 1, "min_manifest_interval_ms": 0}}"#,
+          "journal_wal": "unreplicated",
+          "copier": {"requests_per_second": 0.5, "burst": 1, "min_manifest_interval_ms": 0,
+            "mode": "external", "drain_on_close_ms": 60000}}"#,
     );
     let TargetConfig::S3(s3) = &config.targets[0] else {
         panic!("{config:?}")
@@ -99,6 +106,20 @@ fn every_new_key_is_understood() {
     assert_eq!(config.copier.requests_per_second, 0.5);
     assert_eq!(config.copier.burst, 1);
     assert_eq!(config.copier.min_manifest_interval_ms, 0);
+    assert_eq!(config.copier.mode, CopierMode::External);
+    assert_eq!(config.copier.drain_on_close_ms, 60_000);
+    assert_eq!(config.journal_wal, JournalWal::Unreplicated);
+    let mode = |mode| {
+        parse(&format!(r#"{{"copier": {{"mode": "{mode}"}}}}"#))
+            .copier
+            .mode
+    };
+    assert_eq!(mode("in_process"), CopierMode::InProcess);
+    assert_eq!(mode("off"), CopierMode::Off);
+    assert_eq!(
+        parse(r#"{"journal_wal": "refuse"}"#).journal_wal,
+        JournalWal::Refuse
+    );
 }
 
 #[test]
@@ -133,8 +154,23 @@ fn every_refusal_names_place_key_and_remedy() {
             "test:1:2: key \"snapshot_loading_policy\": this key is not supported yet; remove it",
         ),
         (
-            "{\"copier\":\n {\"burst\": 1, \"mode\": \"off\"}}".into(),
-            "test:2:15: key \"copier.mode\": this key is not supported yet",
+            "{\"copier\":\n {\"burst\": 1, \"mode\": \"on\"}}".into(),
+            "test:2:23: key \"copier.mode\": \"on\" is not accepted here; give one of \
+             \"in_process\", \"external\", \"off\"",
+        ),
+        (
+            "{\"copier\": {\"mode\": false}}".into(),
+            "key \"copier.mode\": true or false stands here; give one of \"in_process\"",
+        ),
+        (
+            "{\"copier\": {\"drain_on_close_ms\": 60001}}".into(),
+            "test:1:34: key \"copier.drain_on_close_ms\": 60001 is not accepted here; give a whole \
+             number from 0 to 60000",
+        ),
+        (
+            "{\"journal_wal\": \"allow\"}".into(),
+            "test:1:17: key \"journal_wal\": \"allow\" is not accepted here; give one of \"refuse\", \
+             \"unreplicated\"",
         ),
         (
             "{\"tempdir\": \"/a\",\n\"tempdir\": \"/b\"}".into(),
@@ -176,13 +212,6 @@ fn every_refusal_names_place_key_and_remedy() {
             "{\"replication_targets\": [{\"s3\": {\"region\": \"us-east-1\"}}]}".into(),
             "test:1:33: key \"replication_targets[0].s3.chunk_bucket\": it is missing from the \
              object that begins here; add it",
-        ),
-        (
-            "{\"replication_targets\": [{\"directory\": {\"path\": \"/a\"}},\n\
-             {\"directory\": {\"path\": \"/b\"}}]}"
-                .into(),
-            "test:2:1: key \"replication_targets[1]\": a second \"s3\" or \"directory\" target is \
-             not supported yet; keep one",
         ),
         (
             "{\"replication_targets\": [{\"local\": {\"directory\": \"/c\", \"capacity\": 1, \

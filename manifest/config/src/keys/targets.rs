@@ -1,104 +1,23 @@
-//! Which keys a configuration has and what their values must be, read through `reader` into the
-//! types of `model`.
+//! The list `replication_targets`: stores, and the caches that 0.6 put among them; called by `keys`.
 
+use super::{DURATION_MAX_MS, absolute_path, non_empty};
 use crate::model::*;
-use crate::reader::{Object, Result, Source, Value};
-use std::path::PathBuf;
+use crate::reader::{Object, Result, Value};
 
-/// Keys of the design that exist in later versions; named so that the error can say so.
-const PLANNED_TOP: &[&str] = &[
-    "snapshot_loading_policy",
-    "replicate",
-    "journal_wal",
-    "retention",
-    "budget",
-    "metrics",
-];
+/// Each target costs a base manifest in memory per database and a connection; beyond a few, the
+/// stores' own replication is cheaper.
+const TARGETS_MAX: usize = 8;
+/// Keys of the design that exist in later versions.
 const PLANNED_S3: &[&str] = &["storage_class", "sse", "kms_key_id", "ca_bundle"];
-const PLANNED_COPIER: &[&str] = &["mode", "drain_on_close_ms"];
-
-/// A day: no limit that is meant as a time should be longer, and sums of them stay far from
-/// overflow.
-const DURATION_MAX_MS: u64 = 86_400_000;
 /// S3's keys have at most 1,024 bytes, and `verneuil-format` keeps ours to 900 of them.
 const PREFIX_LEN_MAX_BYTES: usize = 124;
-/// Length of a host name in POSIX.
-const HOSTNAME_LEN_MAX_BYTES: usize = 255;
 /// 0.6 counted a cache's files; a file held at most one 64 KiB chunk.
 const CACHED_CHUNK_LEN_BYTES: u64 = 65_536;
 
-pub(crate) fn read_config(text: &str, origin: &str) -> Result<Config> {
-    let source = Source::new(text, origin);
-    let tree = source.parse()?;
-    let mut top = Value::root(source, &tree).object()?;
-    let mut config = Config::default();
-
-    if let Some(value) = top.optional("make_default") {
-        config.make_default = value.boolean()?;
-    }
-    if let Some(value) = top.optional("tempdir") {
-        config.tempdir = Some(absolute_path(&value)?);
-    }
-    config.spool = spool(&mut top)?;
-    if let Some(value) = top.optional("replication_targets") {
-        targets(&value, &mut config)?;
-    }
-    if let Some(value) = top.optional("hostname") {
-        config.hostname = Some(host_name(&value)?);
-    }
-    if let Some(value) = top.optional("copier") {
-        config.copier = copier(&value)?;
-    }
-    if config.spool.is_some() && config.targets.is_empty() {
-        return Err(top.bad_key(
-            "replication_spooling_dir",
-            "nothing would leave the spool: replication_targets has no \"s3\" or \"directory\" entry",
-            "add one, or remove this key",
-        ));
-    }
-    top.finish(PLANNED_TOP)?;
-    Ok(config)
-}
-
-fn spool(top: &mut Object<'_, '_>) -> Result<Option<SpoolConfig>> {
-    let dir = top.optional("replication_spooling_dir");
-    let mode = top.optional("replication_spooling_dir_permissions");
-    let permissions = match &mode {
-        Some(value) => spool_permissions(value)?,
-        None => 0o700,
-    };
-    match (dir, mode) {
-        (Some(value), _) => Ok(Some(SpoolConfig {
-            dir: absolute_path(&value)?,
-            permissions,
-        })),
-        (None, Some(mode)) => Err(mode.bad(
-            "there is no replication_spooling_dir that it could apply to",
-            "add that key, or remove this one",
-        )),
-        (None, None) => Ok(None),
-    }
-}
-
-/// 0.6 took the mode as a JSON number, which is decimal: 448 is 0700. A string is octal.
-fn spool_permissions(value: &Value<'_, '_>) -> Result<u32> {
-    let mode = match value.as_string() {
-        Some(text) => u32::from_str_radix(text.trim_start_matches("0o"), 8)
-            .ok()
-            .filter(|mode| *mode <= 0o777)
-            .ok_or_else(|| {
-                value.bad(
-                    format!("{text:?} is not a mode"),
-                    "give octal digits, as in \"0700\"",
-                )
-            })?,
-        None => value.integer(0, 0o777)? as u32,
-    };
-    Ok(mode | 0o700)
-}
-
-fn targets(list: &Value<'_, '_>, config: &mut Config) -> Result<()> {
+/// Reads the list into `targets` and `caches` of `config`.
+pub(super) fn read(list: &Value<'_, '_>, config: &mut Config) -> Result<()> {
     const KINDS: &str = "\"s3\", \"directory\", \"local\", \"read_only\"";
+    let mut places = Vec::new();
     for entry in list.elements()? {
         let mut entry_object = entry.object()?;
         let target = match entry_object.only_key(KINDS)? {
@@ -126,15 +45,43 @@ fn targets(list: &Value<'_, '_>, config: &mut Config) -> Result<()> {
                 ));
             }
         };
-        if !config.targets.is_empty() {
+        if let Some(at) = config
+            .targets
+            .iter()
+            .position(|known| is_same_place(known, &target))
+        {
             return Err(entry.bad(
-                "a second \"s3\" or \"directory\" target is not supported yet",
-                "keep one",
+                format!("the target at {} writes to the same place", places[at]),
+                "remove one of the two, or give them different prefixes or buckets",
             ));
         }
+        if config.targets.len() == TARGETS_MAX {
+            return Err(entry.bad(
+                format!("there are more than {TARGETS_MAX} \"s3\" and \"directory\" targets"),
+                "remove some; let the stores replicate among themselves",
+            ));
+        }
+        places.push(entry.place());
         config.targets.push(target);
     }
     Ok(())
+}
+
+/// Do two targets keep their manifests in the same place? Each would take the other for a foreign
+/// writer. Whatever else differs (time limits, say) makes no second copy.
+fn is_same_place(one: &TargetConfig, other: &TargetConfig) -> bool {
+    match (one, other) {
+        // Compared by components: "/a//b/" is "/a/b".
+        (TargetConfig::Directory(one), TargetConfig::Directory(other)) => one.path == other.path,
+        (TargetConfig::S3(one), TargetConfig::S3(other)) => {
+            one.manifest_bucket == other.manifest_bucket
+                && one.prefix == other.prefix
+                && one.endpoint == other.endpoint
+                // With an endpoint the region is just a word in the signature.
+                && (one.endpoint.is_some() || one.region == other.region)
+        }
+        _ => false,
+    }
 }
 
 fn s3(value: &Value<'_, '_>) -> Result<S3Config> {
@@ -221,53 +168,6 @@ fn num_shards(object: &mut Object<'_, '_>) -> Result<()> {
         Some(value) => value.integer(1, 1 << 20).map(drop),
         None => Ok(()),
     }
-}
-
-fn copier(value: &Value<'_, '_>) -> Result<CopierConfig> {
-    let mut object = value.object()?;
-    let mut config = CopierConfig::default();
-    if let Some(value) = object.optional("requests_per_second") {
-        config.requests_per_second = value.number(0.001, 1_000_000.0)?;
-    }
-    if let Some(value) = object.optional("burst") {
-        config.burst = value.integer(1, 1_000_000)? as u32;
-    }
-    if let Some(value) = object.optional("min_manifest_interval_ms") {
-        config.min_manifest_interval_ms = value.integer(0, DURATION_MAX_MS)?;
-    }
-    object.finish(PLANNED_COPIER)?;
-    Ok(config)
-}
-
-fn non_empty(value: &Value<'_, '_>) -> Result<String> {
-    match value.string()? {
-        "" => Err(value.bad("it is empty", "give a name, or remove the key")),
-        text => Ok(text.to_owned()),
-    }
-}
-
-fn absolute_path(value: &Value<'_, '_>) -> Result<PathBuf> {
-    let text = value.string()?;
-    // sqlite changes no directory, but its application may: a relative path would move with it.
-    if !text.starts_with('/') || text.contains('\0') {
-        return Err(value.bad(
-            format!("{text:?} is not an absolute path"),
-            "give one that begins with '/'",
-        ));
-    }
-    Ok(PathBuf::from(text))
-}
-
-fn host_name(value: &Value<'_, '_>) -> Result<String> {
-    let text = value.string()?;
-    let is_printable = !text.chars().any(|c| c.is_control() || c == '/');
-    if text.is_empty() || text.len() > HOSTNAME_LEN_MAX_BYTES || !is_printable {
-        return Err(value.bad(
-            format!("{text:?} cannot be a host name"),
-            format!("give 1 to {HOSTNAME_LEN_MAX_BYTES} printable characters without '/'"),
-        ));
-    }
-    Ok(text.to_owned())
 }
 
 fn endpoint(value: &Value<'_, '_>) -> Result<String> {
