@@ -98,7 +98,7 @@ impl CopierLock {
 
     /// Id of the spool: tells writers of one name in the store apart.
     pub fn instance_id(&self) -> [u8; 16] {
-        self.folder.instance_id
+        self.folder.identity.instance_id
     }
 
     /// Where the next record goes.
@@ -116,11 +116,13 @@ impl CopierLock {
     /// dead), so that the dirty bits of an odd epoch are nobody's leftovers.
     pub fn writer_lives(&self) -> bool {
         let pid = self.folder.control.map.header().writer_pid.load(Acquire);
-        let Some(pid) = i32::try_from(pid).ok().filter(|pid| *pid > 0) else {
-            return false;
-        };
-        let probe = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), None);
-        self.epoch() % 2 == 1 && matches!(probe, Ok(()) | Err(nix::errno::Errno::EPERM))
+        self.epoch() % 2 == 1 && process_lives(pid)
+    }
+
+    /// Whether a connection of ours keeps EXCLUSIVE between its transactions (`locking_mode=EXCLUSIVE`) and its process lives, as far as this
+    /// process can see: while the epoch is even, its lock hides nothing.
+    pub fn exclusive_owner_lives(&self) -> bool {
+        process_lives(self.folder.control.exclusive_owner())
     }
 
     /// Change counter after the last transaction of ours; `None` before the first.
@@ -406,4 +408,13 @@ impl CopierLock {
     pub fn set_last_error(&self, text: Option<&str>) -> Result<(), SpoolError> {
         self.folder.set_last_error(text)
     }
+}
+
+/// Whether this process can see that one; 0 is nobody.
+fn process_lives(pid: u32) -> bool {
+    let Some(pid) = i32::try_from(pid).ok().filter(|pid| *pid > 0) else {
+        return false;
+    };
+    let probe = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), None);
+    matches!(probe, Ok(()) | Err(nix::errno::Errno::EPERM))
 }

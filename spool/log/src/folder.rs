@@ -40,7 +40,8 @@ struct Record {
 pub(crate) struct Folder {
     dir: PathBuf,
     pub control: Control,
-    pub instance_id: [u8; 16],
+    /// Whose state it is.
+    pub identity: PageIdentity,
     log: Mutex<Option<OpenLog>>,
 }
 
@@ -89,7 +90,7 @@ impl Folder {
         Ok(Self {
             dir,
             control,
-            instance_id: identity.instance_id,
+            identity,
             log: Mutex::new(None),
         })
     }
@@ -100,14 +101,14 @@ impl Folder {
         Ok(Self {
             dir: dir.to_owned(),
             control,
-            instance_id: identity.instance_id,
+            identity,
             log: Mutex::new(None),
         })
     }
 
-    /// Whether the control page is still the one that others see (one system call).
+    /// Whether the control page is still the one that others see, and intact as far as that shows (one system call).
     pub fn is_current(&self) -> bool {
-        self.control.map.is_linked()
+        self.control.is_current(&self.identity)
     }
 
     pub fn log_path(&self, generation: u32) -> PathBuf {

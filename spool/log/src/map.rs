@@ -65,6 +65,8 @@ pub(crate) struct Header {
     pub inflight_all: AtomicU32,
     /// How many segments follow.
     pub segments: AtomicU32,
+    /// Process whose connection keeps EXCLUSIVE between its transactions; 0 for none.
+    pub exclusive_pid: AtomicU32,
 }
 
 /// State of [`SEGMENT_CHUNKS`] chunks; a whole number of memory pages of 4 KiB.
@@ -154,9 +156,11 @@ impl Map {
         &self.path
     }
 
-    /// Whether the file still has a name, so that others see what we write (one system call).
+    /// Whether the file still has a name, so that others see what we write, and all of its header (one system call).
     pub fn is_linked(&self) -> bool {
-        self.file.metadata().is_ok_and(|meta| meta.nlink() > 0)
+        self.file
+            .metadata()
+            .is_ok_and(|meta| meta.nlink() > 0 && meta.len() >= HEADER_LEN_BYTES)
     }
 
     pub fn header(&self) -> &Header {

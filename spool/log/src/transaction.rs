@@ -2,14 +2,16 @@
 //! appends `record`s.
 
 use std::collections::BTreeMap;
-use std::fs::{File, Metadata};
+use std::fs::{self, File};
+use std::io::ErrorKind;
 use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
 use std::sync::atomic::fence;
 use std::time::SystemTime;
 
-use verneuil_dbfile::{Header, read_header};
+use verneuil_dbfile::{FileId, Header, read_header};
 
 use crate::chunks::{CHUNK_LEN_BYTES, ChunkSet, chunk_len};
 use crate::control::{Control, LogHead};
@@ -25,6 +27,55 @@ const COPIED_CHUNKS_MAX: u64 = 1_024;
 const GENERATION_LEN_MIN_BYTES: u64 = 8 << 20;
 /// A generation never grows beyond this: what waits longer for a store is better read from the database once than written to a log.
 const GENERATION_LEN_MAX_BYTES: u64 = 1 << 30;
+
+/// Which file a connection writes, and what its path led to when it began to.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Place {
+    file: FileId,
+    /// As `stat` of the path says: in a union of file systems its device may be another one than the descriptor's.
+    at_path: FileId,
+}
+
+impl Place {
+    /// # Errors
+    /// When the file can't be looked at.
+    pub fn of(file: &File, path: &Path) -> Result<Self, SpoolError> {
+        let file = FileId::of(&file.metadata().map_err(SpoolError::io("stat", path))?);
+        let at_path = fs::metadata(path)
+            .ok()
+            .map(|meta| FileId::of(&meta))
+            .filter(|found| found.ino == file.ino)
+            .unwrap_or(file);
+        Ok(Self { file, at_path })
+    }
+
+    /// The length of the file, if it is still behind its name (one system call).
+    ///
+    /// # Errors
+    /// In words: it was renamed, deleted or replaced, or can't be looked at.
+    fn check(self, file: &File, path: &Path) -> Result<u64, String> {
+        let meta = match fs::metadata(path) {
+            Ok(meta) if FileId::of(&meta) == self.at_path => return Ok(meta.len()),
+            Ok(_) => None,
+            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+                None
+            }
+            // The path can't be looked at any more (a process that gave up its rights): the descriptor can.
+            Err(_) => {
+                let meta = file
+                    .metadata()
+                    .map_err(|error| SpoolError::io("stat", path)(error).to_string())?;
+                (meta.nlink() > 0).then_some(meta)
+            }
+        };
+        meta.map(|meta| meta.len()).ok_or_else(|| {
+            format!(
+                "{path:?} was renamed, deleted or replaced while it was open: what is written through the old descriptor is not \
+                 replicated; open the database again"
+            )
+        })
+    }
+}
 
 /// A transaction that is being followed.
 #[derive(Debug)]
@@ -59,7 +110,12 @@ enum Appended {
 
 impl Transaction {
     /// `Ok(None)` when there is no spool, which is known already.
-    pub fn begin(database: &Arc<Database>, file: &File) -> Result<Option<Self>, String> {
+    pub fn begin(
+        database: &Arc<Database>,
+        file: &File,
+        place: Place,
+        is_leaving_wal: bool,
+    ) -> Result<Option<Self>, String> {
         let Some(mut folder) = database.folder_for_writer() else {
             return Ok(None);
         };
@@ -69,32 +125,23 @@ impl Transaction {
                 None => return Ok(None),
             }
         }
-        let meta = file
-            .metadata()
-            .map_err(|error| SpoolError::io("stat", database.path())(error).to_string())?;
-        if meta.nlink() == 0 {
-            return Err(format!(
-                "{:?} was deleted or replaced while it was open",
-                database.path()
-            ));
-        }
+        let file_len = place.check(file, database.path())?;
         let header = read_header(file)
             .map_err(|error| SpoolError::io("read", database.path())(error).to_string())?;
-        if header.is_wal() {
-            return Err(format!(
-                "{:?} is in WAL mode, which is not replicated yet",
-                database.path()
-            ));
+        if header.is_wal() && !is_leaving_wal {
+            // Somebody else has switched: this connection will see it when it reads the header.
+            database.set_wal(true);
+            return Ok(None);
         }
-        let (epoch, adopted) = announce(&folder.control, database, &header, &meta)
+        let (epoch, adopted) = announce(&folder.control, database, &header, place.file)
             .map_err(|error| error.to_string())?;
         Ok(Some(Self {
             folder,
             database: database.clone(),
             epoch,
             header,
-            file_len_before: meta.len(),
-            file_len: meta.len(),
+            file_len_before: file_len,
+            file_len,
             mine: ChunkSet::default(),
             adopted,
             spans: BTreeMap::new(),
@@ -367,7 +414,7 @@ fn announce(
     control: &Control,
     database: &Database,
     file_header: &Header,
-    meta: &Metadata,
+    file: FileId,
 ) -> Result<(u64, ChunkSet), SpoolError> {
     fence(SeqCst);
     let before = control.epoch();
@@ -383,7 +430,7 @@ fn announce(
     // Step 3. A foreign commit, a transaction of ours that went by unspooled, or another file of that name.
     let header = control.map.header();
     let same_file =
-        header.db_dev.load(SeqCst) == meta.dev() && header.db_ino.load(SeqCst) == meta.ino();
+        header.db_dev.load(SeqCst) == file.dev && header.db_ino.load(SeqCst) == file.ino;
     if control.last_cc() != u64::from(file_header.change_counter)
         || !same_file
         || database.take_missed()
@@ -391,8 +438,8 @@ fn announce(
         control.need_everything();
     }
     if !same_file {
-        header.db_dev.store(meta.dev(), SeqCst);
-        header.db_ino.store(meta.ino(), SeqCst);
+        header.db_dev.store(file.dev, SeqCst);
+        header.db_ino.store(file.ino, SeqCst);
     }
     Ok((epoch, adopted))
 }
