@@ -16,7 +16,10 @@ use crate::pragma;
 use std::ffi::c_int;
 use std::fmt;
 use std::fs::File as StdFile;
-use verneuil_abi::{DeviceCharacteristics, File, FileControl, LockLevel, Result, SyncFlags};
+use verneuil_abi::{
+    DeviceCharacteristics, File, FileControl, LockLevel, Mapped, Result, ShmLock, ShmRegion,
+    ShmSlots, SyncFlags,
+};
 use verneuil_unix::UnixFile;
 
 /// Why a file is not replicated.
@@ -163,6 +166,35 @@ impl File for TrackedFile {
 
     fn device_characteristics(&mut self) -> DeviceCharacteristics {
         self.inner.device_characteristics()
+    }
+
+    /// WAL mode is not replicated: a replicated database keeps its journal mode.
+    fn offers_wal(&self) -> bool {
+        self.connection.is_err()
+    }
+
+    fn shm_map(&mut self, region: usize, region_len: usize, extend: bool) -> Result<ShmRegion> {
+        self.inner.shm_map(region, region_len, extend)
+    }
+
+    fn shm_lock(&mut self, slots: ShmSlots, how: ShmLock) -> Result<()> {
+        self.inner.shm_lock(slots, how)
+    }
+
+    fn shm_barrier(&mut self) {
+        self.inner.shm_barrier();
+    }
+
+    fn shm_unmap(&mut self, delete: bool) -> Result<()> {
+        self.inner.shm_unmap(delete)
+    }
+
+    fn fetch(&mut self, offset: u64, len: usize) -> Result<Option<Mapped>> {
+        self.inner.fetch(offset, len)
+    }
+
+    fn unfetch(&mut self, offset: Option<u64>) -> Result<()> {
+        self.inner.unfetch(offset)
     }
 
     fn close(mut self) -> Result<()> {

@@ -17,7 +17,7 @@ pub(crate) fn answer(
         return Err(Code::NOTFOUND);
     }
     let argument = pragma
-        .argument
+        .argument()
         .map(|argument| argument.to_string_lossy().into_owned());
     match flush(argument.as_deref(), connection) {
         Ok(()) => pragma.answer("1"),
