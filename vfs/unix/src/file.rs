@@ -41,9 +41,22 @@ impl Deref for Descriptor {
     }
 }
 
+/// The descriptor of an open file, for reading beside it; it is closed when the file and all its handles are gone. Locks are not
+/// to be touched.
+#[derive(Debug, Clone)]
+pub struct SharedFile(Arc<Descriptor>);
+
+impl Deref for SharedFile {
+    type Target = StdFile;
+
+    fn deref(&self) -> &StdFile {
+        &self.0
+    }
+}
+
 /// What [`crate::vfs`] found out while opening a file.
 pub(crate) struct UnixFileParts {
-    pub(crate) descriptor: Descriptor,
+    pub(crate) descriptor: Arc<Descriptor>,
     /// None for a temporary file without a name.
     pub(crate) path: Option<PathBuf>,
     /// None for files that SQLite doesn't share: everything but main databases.
@@ -76,6 +89,12 @@ impl UnixFile {
     #[must_use]
     pub fn file(&self) -> &StdFile {
         &self.parts.descriptor
+    }
+
+    /// A handle on the descriptor that another thread may read through.
+    #[must_use]
+    pub fn share(&self) -> SharedFile {
+        SharedFile(Arc::clone(&self.parts.descriptor))
     }
 
     /// The path that it was opened under; none for a temporary file without a name.
@@ -118,7 +137,7 @@ impl UnixFile {
     /// Has the file been renamed, replaced or unlinked since it was opened?
     #[must_use]
     pub fn has_moved(&self) -> bool {
-        let (Descriptor::Database(database), Some(path)) = (&self.parts.descriptor, self.path())
+        let (Descriptor::Database(database), Some(path)) = (&*self.parts.descriptor, self.path())
         else {
             return false;
         };
@@ -261,7 +280,7 @@ impl File for UnixFile {
         let Some(locks) = &mut parts.locks else {
             return Ok(());
         };
-        match locks.raise(&*parts.descriptor, level) {
+        match locks.raise(&**parts.descriptor, level) {
             Ok(()) => Ok(()),
             Err(failure) => Err(self.lock_failed(failure)),
         }
@@ -272,7 +291,7 @@ impl File for UnixFile {
         let Some(locks) = &mut parts.locks else {
             return Ok(());
         };
-        match locks.lower(&*parts.descriptor, level) {
+        match locks.lower(&**parts.descriptor, level) {
             Ok(()) => Ok(()),
             Err(failure) => Err(self.lock_failed(failure)),
         }
@@ -282,7 +301,7 @@ impl File for UnixFile {
         let Some(locks) = &self.parts.locks else {
             return Ok(false);
         };
-        match locks.reserved_by_other(&*self.parts.descriptor) {
+        match locks.reserved_by_other(&**self.parts.descriptor) {
             Ok(held) => Ok(held),
             Err(errno) => {
                 Err(self.failed(Code::IOERR_CHECKRESERVEDLOCK, "lock query", &errno.into()))

@@ -18,5 +18,5 @@ mod permissions;
 mod temporary;
 pub mod vfs;
 
-pub use file::UnixFile;
+pub use file::{SharedFile, UnixFile};
 pub use vfs::{UnixOptions, UnixVfs};

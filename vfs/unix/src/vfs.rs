@@ -66,7 +66,7 @@ impl UnixVfs {
                 .with(OpenFlags::WAL),
         );
         UnixFile::new(UnixFileParts {
-            descriptor,
+            descriptor: Arc::new(descriptor),
             path,
             locks: is_database.then(|| Locks::new(self.lock_bytes)),
             powersafe_overwrite: request
