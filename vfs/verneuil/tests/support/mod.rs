@@ -10,17 +10,22 @@ use std::ffi::CString;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 use tempfile::TempDir;
-use verneuil_config::{DirectoryConfig, SpoolConfig, TargetConfig};
+use verneuil_config::{Config, DirectoryConfig, SpoolConfig, TargetConfig};
 use verneuil_spool::{Database, Spool};
 use verneuil_tracking::{Replication, ReplicationSetup, TrackingVfs};
 use verneuil_unix::UnixOptions;
+
+/// How long a close may take.
+const CLOSE_LIMIT: Duration = Duration::from_millis(321);
 
 /// A copier that takes notes.
 #[derive(Default)]
 pub struct Notes {
     pub served: Mutex<Vec<Arc<Database>>>,
     pub flushes: AtomicUsize,
+    pub waits: Mutex<Vec<Duration>>,
     pub failure: Mutex<Option<String>>,
     pub panics: bool,
 }
@@ -33,6 +38,16 @@ impl Replication for Notes {
 
     fn flush(&self, _: &Arc<Database>) -> Result<(), String> {
         self.flushes.fetch_add(1, Ordering::SeqCst);
+        self.failure.lock().unwrap().clone().map_or(Ok(()), Err)
+    }
+
+    fn flush_within(&self, database: &Arc<Database>, limit: Duration) -> Result<(), String> {
+        assert_eq!(limit, CLOSE_LIMIT);
+        self.flush(database)
+    }
+
+    fn wait(&self, _: &Arc<Database>, limit: Duration) -> Result<(), String> {
+        self.waits.lock().unwrap().push(limit);
         self.failure.lock().unwrap().clone().map_or(Ok(()), Err)
     }
 }
@@ -50,6 +65,15 @@ impl World {
         World::with(Notes::default())
     }
 
+    /// With keys of the configuration beside those of the spool and the targets.
+    pub fn configured(keys: &str) -> World {
+        let temporary = tempfile::tempdir().unwrap();
+        let keys = keys.replace("$DIR", temporary.path().canonicalize().unwrap().to_str().unwrap());
+        let mut world = World::set_up(temporary.path(), Notes::default(), &keys);
+        world._temporary = Some(temporary);
+        world
+    }
+
     pub fn with(notes: Notes) -> World {
         let temporary = tempfile::tempdir().unwrap();
         let mut world = World::at(temporary.path(), notes);
@@ -59,6 +83,11 @@ impl World {
 
     /// In the directory of another process' world.
     pub fn at(dir: &Path, notes: Notes) -> World {
+        World::set_up(dir, notes, "{}")
+    }
+
+    fn set_up(dir: &Path, notes: Notes, keys: &str) -> World {
+        let config = Config::parse(keys, "the test").unwrap();
         static NUMBER: AtomicUsize = AtomicUsize::new(0);
         let dir = dir.canonicalize().unwrap();
         let vfs = CString::new(format!(
@@ -76,6 +105,9 @@ impl World {
             targets: vec![TargetConfig::Directory(DirectoryConfig {
                 path: dir.join("store"),
             })],
+            replicate: config.replicate,
+            journal_wal: config.journal_wal,
+            close_limit: CLOSE_LIMIT,
             replication: Arc::clone(&notes) as Arc<dyn Replication>,
         };
         verneuil_abi::register(common::api(), &vfs, false, || {
