@@ -283,5 +283,8 @@ impl Database {
 }
 
 fn registry() -> MutexGuard<'static, HashMap<(Spool, PathBuf), Weak<Database>>> {
-    REGISTRY.get().lock().unwrap_or_else(PoisonError::into_inner)
+    REGISTRY
+        .get()
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
 }

@@ -201,12 +201,7 @@ impl Spool {
         let id = known.map_or_else(random_bytes, Ok)?;
         let path = self.root.join(INSTANCE_FILE);
         // Linked and not renamed: of two processes that start at once, the first one's stays.
-        publish_file(
-            &path,
-            &self.root,
-            to_hex(&id).as_bytes(),
-            Publish::IfAbsent,
-        )?;
+        publish_file(&path, &self.root, to_hex(&id).as_bytes(), Publish::IfAbsent)?;
         self.read_instance_id()
     }
 

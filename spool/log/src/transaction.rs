@@ -57,7 +57,9 @@ impl Place {
         let meta = match fs::metadata(path) {
             Ok(meta) if FileId::of(&meta) == self.at_path => return Ok(meta.len()),
             Ok(_) => None,
-            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+            Err(error)
+                if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) =>
+            {
                 None
             }
             // The path can't be looked at any more (a process that gave up its rights): the descriptor can.

@@ -5,6 +5,7 @@ use crate::durable::sync_directory_of;
 use crate::file::{Descriptor, UnixFile, UnixFileParts};
 use crate::locks::Locks;
 use crate::pathname::full_pathname;
+use crate::pending::current_lock_bytes;
 use crate::permissions::Permission;
 use crate::temporary::TemporaryFiles;
 use nix::errno::Errno;
@@ -21,19 +22,28 @@ use verneuil_abi::{Access, Code, FullPathname, OpenFlags, OpenRequest, Opened, R
 use verneuil_dbfile::LockBytes;
 
 /// What can be set about the VFS.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct UnixOptions {
     /// Where temporary files go, before `SQLITE_TMPDIR`, `TMPDIR`, `/var/tmp`, `/usr/tmp`, `/tmp` and `.`.
     pub temp_dir: Option<PathBuf>,
-    /// Where the lock bytes are; not the usual place in SQLite's own test builds only.
-    pub lock_bytes: LockBytes,
+    /// Says where the lock bytes are, whenever a database is opened: SQLite's own test builds move them while they run.
+    pub lock_bytes: fn() -> LockBytes,
+}
+
+impl Default for UnixOptions {
+    fn default() -> UnixOptions {
+        UnixOptions {
+            temp_dir: None,
+            lock_bytes: current_lock_bytes,
+        }
+    }
 }
 
 /// The VFS.
 #[derive(Debug)]
 pub struct UnixVfs {
     name: &'static str,
-    lock_bytes: LockBytes,
+    lock_bytes: fn() -> LockBytes,
     temporary: Arc<TemporaryFiles>,
 }
 
@@ -56,6 +66,7 @@ impl UnixVfs {
     fn file(
         &self,
         request: &OpenRequest<'_>,
+        flags: OpenFlags,
         descriptor: Descriptor,
         path: Option<PathBuf>,
     ) -> UnixFile {
@@ -68,10 +79,14 @@ impl UnixVfs {
         UnixFile::new(UnixFileParts {
             descriptor: Arc::new(descriptor),
             path,
-            locks: is_database.then(|| Locks::new(self.lock_bytes)),
+            locks: is_database.then(|| Locks::new((self.lock_bytes)())),
+            is_writable: flags.contains(OpenFlags::READ_WRITE),
             powersafe_overwrite: request
                 .name
                 .is_none_or(|name| name.uri_boolean(c"psow", true)),
+            read_only_shm: request
+                .name
+                .is_some_and(|name| name.uri_boolean(c"readonly_shm", false)),
             sync_directory: is_journal && request.flags.contains(OpenFlags::CREATE),
             api: request.api,
             temporary: Arc::clone(&self.temporary),
@@ -91,7 +106,7 @@ impl UnixVfs {
         // Closed like any other file: nobody else can have locks on a file without a name.
         let descriptor = Descriptor::Other(opened);
         Ok(Opened {
-            file: self.file(request, descriptor, None),
+            file: self.file(request, request.flags, descriptor, None),
             flags: request.flags,
         })
     }
@@ -134,7 +149,7 @@ impl Vfs for UnixVfs {
             // Its name goes now, its content with the descriptor.
             let _ = fs::remove_file(path);
         }
-        let file = self.file(&request, descriptor, Some(path.to_owned()));
+        let file = self.file(&request, flags, descriptor, Some(path.to_owned()));
         warn_about_names(&file, &request);
         Ok(Opened { file, flags })
     }

@@ -85,7 +85,9 @@ impl Connection {
 
     /// Has this connection written since the last end of a transaction?
     pub(crate) fn is_writing(&self) -> bool {
-        self.live.as_ref().is_some_and(|live| live.writer.is_active())
+        self.live
+            .as_ref()
+            .is_some_and(|live| live.writer.is_active())
     }
 
     /// Does the file's header say WAL?
@@ -134,9 +136,10 @@ impl Connection {
         }
     }
 
-    /// EXCLUSIVE was taken on top of this level.
-    pub(crate) fn has_exclusive(&mut self, before: LockLevel) {
+    /// EXCLUSIVE was taken on top of this level. In a forked child the file may be another descriptor now.
+    pub(crate) fn has_exclusive(&mut self, before: LockLevel, file: SharedFile) {
         self.enter();
+        self.link.file = file;
         self.is_recovering = before == LockLevel::Shared;
     }
 
@@ -304,7 +307,11 @@ impl Connection {
         self.enter();
         let is_writing = self.is_writing();
         let database = Arc::clone(self.live().writer.database());
-        (database, Arc::clone(&self.link.setup.replication), is_writing)
+        (
+            database,
+            Arc::clone(&self.link.setup.replication),
+            is_writing,
+        )
     }
 
     /// Shall `PRAGMA journal_mode=WAL` keep the mode that the file is in?
@@ -314,8 +321,8 @@ impl Connection {
             return false;
         }
         // Somebody else may have switched since the header was last read.
-        let is_wal = verneuil_dbfile::read_header(&self.link.file)
-            .is_ok_and(|header| header.is_wal());
+        let is_wal =
+            verneuil_dbfile::read_header(&self.link.file).is_ok_and(|header| header.is_wal());
         if !is_wal {
             self.tell_wal();
         }

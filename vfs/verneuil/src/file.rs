@@ -174,7 +174,7 @@ impl File for TrackedFile {
         let before = self.inner.lock_level();
         self.inner.lock(level)?;
         if level == LockLevel::Exclusive && before < level {
-            self.tell(|connection| connection.has_exclusive(before));
+            self.tell(|connection| connection.has_exclusive(before, self.inner.share()));
         }
         Ok(())
     }
@@ -264,6 +264,7 @@ impl File for TrackedFile {
                 tracing::warn!(%db, reason, "closed before everything was uploaded");
             }
         }
+        // With it goes the connection's handle on the descriptor, which is to be closed now.
         self.role = Role::Unreplicated(Unreplicated::NotADatabase);
         self.inner.close()
     }

@@ -106,5 +106,8 @@ pub(crate) fn journal_is_finished(journal: &Path) {
 }
 
 fn journals() -> MutexGuard<'static, HashMap<PathBuf, Vec<Weak<Seat>>>> {
-    JOURNALS.get().lock().unwrap_or_else(PoisonError::into_inner)
+    JOURNALS
+        .get()
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
 }

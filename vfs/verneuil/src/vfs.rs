@@ -98,7 +98,10 @@ impl Vfs for TrackingVfs {
         let opened = self.inner.open(request)?;
         let role = fenced(|| self.role(&request, &opened))
             .unwrap_or(Role::Unreplicated(Unreplicated::Bug));
-        let close_limit = self.setup.as_ref().map_or(Duration::ZERO, |setup| setup.close_limit);
+        let close_limit = self
+            .setup
+            .as_ref()
+            .map_or(Duration::ZERO, |setup| setup.close_limit);
         Ok(Opened {
             flags: opened.flags,
             file: TrackedFile::new(opened.file, role, close_limit),

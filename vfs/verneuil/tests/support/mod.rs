@@ -68,7 +68,10 @@ impl World {
     /// With keys of the configuration beside those of the spool and the targets.
     pub fn configured(keys: &str) -> World {
         let temporary = tempfile::tempdir().unwrap();
-        let keys = keys.replace("$DIR", temporary.path().canonicalize().unwrap().to_str().unwrap());
+        let keys = keys.replace(
+            "$DIR",
+            temporary.path().canonicalize().unwrap().to_str().unwrap(),
+        );
         let mut world = World::set_up(temporary.path(), Notes::default(), &keys);
         world._temporary = Some(temporary);
         world
