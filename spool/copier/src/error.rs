@@ -113,6 +113,12 @@ pub enum FlushError {
         /// What that process said last.
         last_error: Option<String>,
     },
+    /// The caller's time is over.
+    #[error("not everything is in the store after {limit_ms} ms; it stays in the spool")]
+    TimedOut {
+        /// The limit, in milliseconds.
+        limit_ms: u128,
+    },
     /// The database file is gone.
     #[error("the database file is gone; the store keeps the last snapshot that was uploaded")]
     Gone,

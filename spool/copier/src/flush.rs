@@ -70,6 +70,52 @@ pub(crate) async fn wait_for_other_copier(db: &Arc<Database>) -> Result<Other, F
     }
 }
 
+/// Waits, for at most so long, until all that is committed to `db` now is in the store; whose copier that does is all the same.
+///
+/// # Errors
+/// That the database is not replicated, that the time is over, or what a copier complained about meanwhile.
+pub fn wait_for_published(db: &Arc<Database>, limit: Duration) -> Result<(), FlushError> {
+    let (began_at, until) = (SystemTime::now(), std::time::Instant::now() + limit);
+    let progress = || match db.progress() {
+        Ok(Some(progress)) => Ok(progress),
+        Ok(None) => Err(FlushError::Unreplicated(
+            db.trouble()
+                .unwrap_or_else(|| "there is no spool".to_owned()),
+        )),
+        Err(error) => Err(FlushError::Unreplicated(error.to_string())),
+    };
+    if let Some(trouble) = db.trouble() {
+        return Err(FlushError::Unreplicated(trouble));
+    }
+    let first = progress()?;
+    let mut counter = None;
+    loop {
+        let now = progress()?;
+        // As in `wait_for_other_copier`.
+        counter = counter.or_else(|| change_counter(db.path()));
+        let is_known = counter.is_some() || now.epoch != first.epoch;
+        if is_known && holds_nothing_of(&first, &now, counter) {
+            return Ok(());
+        }
+        if std::time::Instant::now() >= until {
+            let last_error = db
+                .last_error()
+                .filter(|(at, _)| *at > began_at)
+                .map(|(_, text)| text);
+            return Err(match last_error {
+                Some(text) => FlushError::OtherCopier {
+                    waited_s: limit.as_secs(),
+                    last_error: Some(text),
+                },
+                None => FlushError::TimedOut {
+                    limit_ms: limit.as_millis(),
+                },
+            });
+        }
+        std::thread::sleep(PROGRESS_PERIOD);
+    }
+}
+
 /// The database's change counter, if nobody is about to change it.
 fn change_counter(path: &Path) -> Option<u32> {
     let file = verneuil_dbfile::open(path, OFlag::O_RDONLY, 0).ok()?;

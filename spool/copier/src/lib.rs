@@ -19,7 +19,7 @@ mod snapshot;
 mod task;
 
 pub use error::{Blocked, CopyError, FlushError};
-pub use flush::{Flushed, SpoolFlush, flush_spool};
+pub use flush::{Flushed, SpoolFlush, flush_spool, wait_for_published};
 pub use service::Copier;
 
 #[cfg(test)]

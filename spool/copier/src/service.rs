@@ -3,9 +3,11 @@
 //! A task holds the database's copier lock only while something is pending, so that `verneuilctl flush` and other processes get their turn.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::SeqCst;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::SigSet;
 use tokio::runtime::{Builder, Handle};
@@ -24,9 +26,15 @@ const NETWORK_THREADS: usize = 2;
 /// Threads that read, hash and compress.
 const WORK_THREADS_MAX: usize = 4;
 
+type FlushAnswer = Result<(), FlushError>;
+
 /// Somebody waits for everything that is committed now to be in the store.
 pub(crate) struct FlushRequest {
-    pub(crate) answer: SyncSender<Result<(), FlushError>>,
+    pub(crate) answer: SyncSender<FlushAnswer>,
+}
+
+fn stopped() -> FlushError {
+    FlushError::Stopped("its task has ended; try again".to_owned())
 }
 
 /// Ships what this process commits. Cheap until the first [`Copier::serve`], which starts its threads.
@@ -58,6 +66,8 @@ struct Served {
     database: Weak<Database>,
     wake: Arc<Notify>,
     requests: mpsc::UnboundedSender<FlushRequest>,
+    /// The last attempt to publish failed.
+    is_failing: Arc<AtomicBool>,
 }
 
 impl Copier {
@@ -108,17 +118,17 @@ impl Copier {
             known.database = Arc::downgrade(db);
         } else {
             let (requests, inbox) = mpsc::unbounded_channel();
+            let task = Task::new(self.shared.clone(), db, wake.clone());
             served.insert(
                 db.path().to_owned(),
                 Served {
                     database: Arc::downgrade(db),
                     wake: wake.clone(),
                     requests,
+                    is_failing: task.is_failing(),
                 },
             );
-            threads
-                .handle
-                .spawn(Task::new(self.shared.clone(), db, wake.clone()).run(inbox));
+            threads.handle.spawn(task.run(inbox));
         }
         // What was committed before the waker was there.
         wake.notify_one();
@@ -130,22 +140,60 @@ impl Copier {
     /// # Errors
     /// Says what is left and why. What is committed stays in the spool and is tried again.
     pub fn flush(&self, db: &Arc<Database>) -> Result<(), FlushError> {
+        self.request(db)?.recv().unwrap_or_else(|_| Err(stopped()))
+    }
+
+    /// The same, waiting for at most so long.
+    ///
+    /// # Errors
+    /// As for [`Copier::flush`], and that the time is over; the upload goes on then.
+    pub fn flush_within(&self, db: &Arc<Database>, limit: Duration) -> Result<(), FlushError> {
+        match self.request(db)?.recv_timeout(limit) {
+            Ok(result) => result,
+            Err(RecvTimeoutError::Timeout) => Err(FlushError::TimedOut {
+                limit_ms: limit.as_millis(),
+            }),
+            Err(RecvTimeoutError::Disconnected) => Err(stopped()),
+        }
+    }
+
+    /// The end of the process: waits until all that is committed is in the store, but not longer than this, and not for databases whose last
+    /// attempt failed.
+    pub fn drain(&self, limit: Duration) {
+        if limit.is_zero() {
+            return;
+        }
+        let until = Instant::now() + limit;
+        let replies: Vec<Receiver<_>> = self
+            .shared
+            .served()
+            .values()
+            .filter(|served| !served.is_failing.load(SeqCst))
+            .filter_map(|served| {
+                let (answer, reply) = sync_channel(1);
+                served.requests.send(FlushRequest { answer }).ok()?;
+                Some(reply)
+            })
+            .collect();
+        for reply in replies {
+            // What does not arrive stays in the spool, and whoever opens the database next uploads it.
+            drop(reply.recv_timeout(until.saturating_duration_since(Instant::now())));
+        }
+    }
+
+    fn request(&self, db: &Arc<Database>) -> Result<Receiver<FlushAnswer>, FlushError> {
         if self.shared.targets(db).is_empty() {
             return Err(FlushError::Unreplicated(
                 "no replication target is configured".to_owned(),
             ));
         }
         self.serve(db)?;
-        let (answer, reply): (_, Receiver<_>) = sync_channel(1);
+        let (answer, reply) = sync_channel(1);
         if let Some(served) = self.shared.served().get(db.path()) {
             // A task that has just ended drops the request: the reply says so.
             drop(served.requests.send(FlushRequest { answer }));
         }
-        reply.recv().unwrap_or_else(|_| {
-            Err(FlushError::Stopped(
-                "its task has ended; try again".to_owned(),
-            ))
-        })
+        Ok(reply)
     }
 
     fn threads(&self) -> Result<&Threads, FlushError> {

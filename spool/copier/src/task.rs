@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
 
 use tokio::sync::{Notify, mpsc};
@@ -42,6 +44,8 @@ pub(crate) struct Task {
     wake: Arc<Notify>,
     parked: Option<Parked>,
     failures: u32,
+    /// Whether there are any, for whoever asks from outside.
+    is_failing: Arc<AtomicBool>,
     /// The last failure that was logged: the same one is not logged again and again.
     complaint: Option<String>,
     has_succeeded: bool,
@@ -57,9 +61,15 @@ impl Task {
             wake,
             parked: None,
             failures: 0,
+            is_failing: Arc::default(),
             complaint: None,
             has_succeeded: false,
         }
+    }
+
+    /// Whether the last attempt failed, from now on.
+    pub(crate) fn is_failing(&self) -> Arc<AtomicBool> {
+        self.is_failing.clone()
     }
 
     /// Serves the database until the application has closed it and nothing is pending.
@@ -118,6 +128,8 @@ impl Task {
     }
 
     fn pause_after(&mut self, tried: &Tried) -> Duration {
+        self.is_failing
+            .store(matches!(tried, Tried::Failed(_)), SeqCst);
         match tried {
             Tried::Outcome(Outcome::Blocked(Blocked::Writing | Blocked::Moving))
             | Tried::Elsewhere => BLOCKED_PAUSE,

@@ -433,10 +433,9 @@ fn announce(
     let header = control.map.header();
     let same_file =
         header.db_dev.load(SeqCst) == file.dev && header.db_ino.load(SeqCst) == file.ino;
-    if control.last_cc() != u64::from(file_header.change_counter)
-        || !same_file
-        || database.take_missed()
-    {
+    // Taken in any case: what was missed is to do from now on, whatever else there is to say.
+    let has_missed = database.take_missed();
+    if control.last_cc() != u64::from(file_header.change_counter) || !same_file || has_missed {
         control.need_everything();
     }
     if !same_file {
