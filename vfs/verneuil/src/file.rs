@@ -7,7 +7,7 @@
 //! | xDelete, xTruncate(0), zeros over the header of the journal | the transaction is finished                                  |
 //! | COMMIT_PHASETWO                               | the transaction is finished                                                 |
 //! | xUnlock(SHARED) from EXCLUSIVE                | end, *after* the downgrade: readers may go on meanwhile                     |
-//! | anything else under EXCLUSIVE                 | no unlock followed: exclusive locking mode (see `locking`)                  |
+//! | most other calls under EXCLUSIVE              | no unlock followed: exclusive locking mode (see `locking`)                  |
 //! | xUnlock(NONE) from EXCLUSIVE                  | abandon                                                                     |
 //! | xClose in a transaction                       | abandon                                                                     |
 //!
@@ -165,7 +165,7 @@ impl File for TrackedFile {
     }
 
     fn size(&mut self) -> Result<u64> {
-        self.before_call();
+        // Tells nothing about the locking mode: SQLite asks before it cuts the file at the end of a commit.
         self.inner.size()
     }
 
