@@ -5,12 +5,13 @@
 //! In order: `vfs` (opening, deleting, looking at files), `file` (reading, writing, syncing), `locks` (the five
 //! lock levels on their byte ranges) with `pending` (where these are) and `ofd` (one lock), `shm` (the shared memory of WAL
 //! mode), `mmap` (pages of the database as memory), `map` (the `unsafe` of both), `permissions` (mode and owner of journals),
-//! `temporary` (names and directories of temporary files), `pathname` (absolute paths), `durable` (syncing directories).
+//! `forked` (what children leave alone), `temporary` (names and directories of temporary files), `pathname` (absolute paths), `durable` (syncing directories).
 
 #![deny(unsafe_code)]
 
 mod durable;
 pub mod file;
+mod forked;
 pub mod locks;
 // The one module that must: memory that SQLite is lent.
 #[allow(unsafe_code)]

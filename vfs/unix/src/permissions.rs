@@ -100,7 +100,7 @@ impl Permission {
 
 /// The database of a journal: its name up to the last `-` (`x.db-journal`, `x.db-wal`); none without one behind the
 /// last dot.
-fn database_of(journal: &Path) -> Option<&Path> {
+pub(crate) fn database_of(journal: &Path) -> Option<&Path> {
     let bytes = journal.as_os_str().as_bytes();
     let at = bytes.iter().rposition(|byte| matches!(byte, b'-' | b'.'))?;
     (at > 0 && bytes[at] == b'-').then(|| Path::new(OsStr::from_bytes(&bytes[..at])))

@@ -259,6 +259,11 @@ impl SharedMemory {
         Ok(())
     }
 
+    /// Does this connection hold the slot of the writer alone?
+    pub(crate) fn holds_write_slot(&self) -> bool {
+        self.excluded & (1 << ShmSlots::WRITE) != 0
+    }
+
     /// Takes or releases locks on slots.
     ///
     /// # Errors

@@ -2,11 +2,12 @@
 //! `file`.
 
 use crate::durable::sync_directory_of;
-use crate::file::{Descriptor, UnixFile, UnixFileParts};
+use crate::file::{Companion, Descriptor, UnixFile, UnixFileParts};
+use crate::forked::{is_others_journal, refusal};
 use crate::locks::Locks;
 use crate::pathname::full_pathname;
 use crate::pending::current_lock_bytes;
-use crate::permissions::Permission;
+use crate::permissions::{Permission, database_of};
 use crate::temporary::TemporaryFiles;
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
@@ -15,6 +16,7 @@ use nix::unistd::{AccessFlags, access};
 use std::fs::{self, File as StdFile};
 use std::io::{self, ErrorKind};
 use std::os::fd::AsRawFd;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -76,8 +78,17 @@ impl UnixVfs {
                 .with(OpenFlags::SUPER_JOURNAL)
                 .with(OpenFlags::WAL),
         );
+        let companion = if request.flags.contains(OpenFlags::MAIN_JOURNAL) {
+            Some(Companion::Journal)
+        } else if request.flags.contains(OpenFlags::WAL) {
+            Some(Companion::Log)
+        } else {
+            None
+        };
+        let database = path.as_deref().and_then(database_of).map(Path::to_owned);
         UnixFile::new(UnixFileParts {
             descriptor: Arc::new(descriptor),
+            companion: companion.zip(database),
             path,
             locks: is_database.then(|| Locks::new((self.lock_bytes)())),
             is_writable: flags.contains(OpenFlags::READ_WRITE),
@@ -120,6 +131,15 @@ impl Vfs for UnixVfs {
             return self.open_temporary(&request);
         };
         let path = name.as_path();
+        if request
+            .flags
+            .contains(OpenFlags::MAIN_JOURNAL.with(OpenFlags::CREATE))
+            && is_others_journal(path, (self.lock_bytes)())
+        {
+            let message = format!("open {}: {}", path.display(), refusal());
+            request.api.log(Code::CANTOPEN, &message);
+            return Err(Code::CANTOPEN);
+        }
         let permission = Permission::of_request(path, &request).map_err(|error| {
             request.api.log(
                 Code::IOERR_FSTAT,
@@ -155,6 +175,10 @@ impl Vfs for UnixVfs {
     }
 
     fn delete(&self, path: &Path, sync_directory: bool) -> Result<()> {
+        let is_journal = path.as_os_str().as_bytes().ends_with(b"-journal");
+        if is_journal && is_others_journal(path, (self.lock_bytes)()) {
+            return Err(Code::IOERR_DELETE);
+        }
         match fs::remove_file(path) {
             Ok(()) => {}
             Err(error) if error.kind() == ErrorKind::NotFound => {

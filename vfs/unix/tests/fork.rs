@@ -133,6 +133,112 @@ fn a_parent_keeps_its_locks_whatever_its_child_does() {
     }
 }
 
+/// The parent's transaction has a journal or frames in the log: a child that rolls back, or writes on, leaves them as they are.
+#[test]
+fn a_parent_keeps_its_journal_and_its_log_whatever_its_child_does() {
+    let _alone = alone();
+    for journal_mode in ["delete", "truncate", "persist", "wal"] {
+        for spilled in [false, true] {
+            for deed in [
+                "rollback",
+                "close",
+                "insert and commit",
+                "insert and rollback",
+            ] {
+                let what = format!("{journal_mode} {spilled} {deed}");
+                let dir = tempfile::tempdir().unwrap();
+                let (path, db) = database(dir.path(), journal_mode);
+                let companion = if journal_mode == "wal" {
+                    "-wal"
+                } else {
+                    "-journal"
+                };
+                db.execute_batch(
+                    "INSERT INTO t WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM n WHERE i<300)
+                     SELECT zeroblob(500) FROM n;
+                     PRAGMA cache_size=2; BEGIN IMMEDIATE; DELETE FROM t WHERE rowid<20;",
+                )
+                .unwrap();
+                if spilled {
+                    db.execute_batch("UPDATE t SET x=randomblob(500)").unwrap();
+                }
+                let companion = support::beside(&path, companion);
+                let before = (
+                    std::fs::read(&companion).unwrap(),
+                    std::fs::read(&path).unwrap(),
+                );
+                let mut slot = Some(db);
+                let child = ForkedChild::new(|| {
+                    let Some(db) = slot.take() else { return false };
+                    if deed.starts_with("insert") {
+                        answer(&db, "UPDATE t SET x=x||'child'");
+                    }
+                    match deed {
+                        "rollback" | "insert and rollback" => drop(answer(&db, "ROLLBACK")),
+                        "insert and commit" => {
+                            let committed = answer(&db, "COMMIT");
+                            std::mem::forget(db);
+                            return committed.starts_with("error");
+                        }
+                        _ => {}
+                    }
+                    drop(db);
+                    true
+                });
+                let db = slot.take().unwrap();
+                assert!(child.act(), "{what}");
+                let after = (
+                    std::fs::read(&companion).unwrap(),
+                    std::fs::read(&path).unwrap(),
+                );
+                assert!(before == after, "{what}");
+                assert_eq!(answer(&db, "ROLLBACK"), "ok", "{what}");
+                assert_eq!(
+                    answer(&db, "SELECT count(*) FROM t WHERE x=zeroblob(500)"),
+                    "300"
+                );
+                assert_eq!(answer(&db, "PRAGMA integrity_check"), "ok");
+            }
+        }
+    }
+}
+
+/// All that a process may do, a forked one may do with connections of its own, in each journal mode.
+#[test]
+fn a_forked_process_works_with_databases_of_its_own() {
+    let _alone = alone();
+    let dir = tempfile::tempdir().unwrap();
+    // The handler of forks is set by now.
+    drop(database(dir.path(), "delete"));
+    let path = dir.path().join("y.db");
+    let child = ForkedChild::new(|| {
+        for journal_mode in ["delete", "truncate", "persist", "wal"] {
+            for locking_mode in ["normal", "exclusive"] {
+                let db = linux(&path);
+                let sql = [
+                    format!("PRAGMA locking_mode={locking_mode}"),
+                    format!("PRAGMA journal_mode={journal_mode}"),
+                    "CREATE TABLE IF NOT EXISTS t(x)".to_owned(),
+                    "BEGIN".to_owned(),
+                    "INSERT INTO t VALUES(randomblob(100000))".to_owned(),
+                    "ROLLBACK".to_owned(),
+                    "INSERT INTO t VALUES(1)".to_owned(),
+                    "VACUUM".to_owned(),
+                ];
+                for sql in sql {
+                    assert!(
+                        !answer(&db, &sql).starts_with("error"),
+                        "{journal_mode} {sql}"
+                    );
+                }
+                assert_eq!(answer(&db, "PRAGMA journal_mode=DELETE"), "delete");
+            }
+        }
+        count(&linux(&path)) == "8"
+    });
+    assert!(child.act());
+}
+
 #[test]
 fn a_reading_parent_keeps_its_snapshot_whatever_its_child_does() {
     let _alone = alone();

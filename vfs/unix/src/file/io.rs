@@ -1,12 +1,14 @@
 //! Reading, writing, growing, cutting and syncing an open file; called through `mod`, and by `control` for size hints.
 
-use super::{Descriptor, UnixFile};
+use super::{Companion, Descriptor, UnixFile};
 use crate::durable::sync_directory_of;
+use crate::forked::{is_forked, refusal, writes_itself};
 use nix::errno::Errno;
 use nix::fcntl::posix_fallocate;
-use std::io::{self, ErrorKind};
+use std::io::ErrorKind;
 use std::os::unix::fs::FileExt;
 use verneuil_abi::{Code, LockLevel, Result};
+use verneuil_dbfile::fork::generation;
 
 impl UnixFile {
     /// The length that `File::truncate` really sets for `len`: with a chunk size, a multiple of it.
@@ -141,14 +143,24 @@ impl UnixFile {
     /// A transaction that was open at a fork is the parent's: a child that would finish it, or roll it back, would write under locks
     /// that it does not have.
     fn refuse_inherited_transaction(&mut self, code: Code, operation: &str) -> Result<()> {
-        let is_inherited = match &*self.parts.descriptor {
-            Descriptor::Database(pooled) => pooled.is_inherited(),
-            Descriptor::Other(_) => false,
+        if !is_forked() {
+            return Ok(());
+        }
+        let refused = match (&*self.parts.descriptor, &self.parts.companion) {
+            (Descriptor::Database(pooled), _) => {
+                pooled.is_inherited() && self.lock_level() > LockLevel::None
+            }
+            (Descriptor::Other(_), Some((_, database))) if writes_itself(database) => false,
+            // Who appends holds slot 0 or EXCLUSIVE; nobody does without locks.
+            (Descriptor::Other(_), Some((Companion::Log, _))) => true,
+            // No journal stays open between two transactions in normal locking mode.
+            (Descriptor::Other(_), Some((Companion::Journal, _))) => {
+                self.generation != generation()
+            }
+            (Descriptor::Other(_), None) => false,
         };
-        if is_inherited && self.lock_level() > LockLevel::None {
-            let error =
-                io::Error::other("this transaction is the parent's; reconnect after a fork");
-            return Err(self.failed(code, operation, &error));
+        if refused {
+            return Err(self.failed(code, operation, &refusal()));
         }
         Ok(())
     }

@@ -10,9 +10,11 @@
 //! | a lock in WAL mode, holding SHARED but no slots: between transactions | the same, for the shared memory, too; SHARED is taken anew first |
 //! | a lock in a transaction that was open at the fork | BUSY: the transaction is the parent's                                  |
 //!
-//! The inherited descriptor is left without an unlock, and closed when nobody holds a lock on the file.
+//! The inherited descriptor is left without an unlock, and closed when nobody holds a lock on the file. What a child may write is in
+//! `forked`.
 
 use super::{Descriptor, UnixFile};
+use crate::forked::{WriterNote, is_forked};
 use crate::locks::{LockFailure, Locks};
 use nix::fcntl::OFlag;
 use std::io;
@@ -35,9 +37,28 @@ impl UnixFile {
         let Some(locks) = &mut parts.locks else {
             return Ok(());
         };
-        match locks.raise(&**parts.descriptor, level) {
-            Ok(()) => Ok(()),
-            Err(failure) => Err(self.lock_failed(failure)),
+        let result = locks.raise(&**parts.descriptor, level);
+        self.note_writing();
+        result.map_err(|failure| self.lock_failed(failure))
+    }
+
+    /// In a forked process: notes whether this connection holds a write lock of its own.
+    pub(super) fn note_writing(&mut self) {
+        if !is_forked() {
+            return;
+        }
+        let by_level =
+            !is_inherited(&self.parts.descriptor) && self.lock_level() >= LockLevel::Reserved;
+        let by_slot = self
+            .shm
+            .as_ref()
+            .is_some_and(|shm| !shm.is_inherited() && shm.holds_write_slot());
+        match (by_level || by_slot, self.path()) {
+            (true, Some(path)) if self.writer_note.is_none() => {
+                self.writer_note = Some(WriterNote::new(path));
+            }
+            (true, Some(_)) => {}
+            _ => self.writer_note = None,
         }
     }
 
@@ -50,10 +71,9 @@ impl UnixFile {
             locks.forget(level);
             return Ok(());
         }
-        match locks.lower(&**parts.descriptor, level) {
-            Ok(()) => Ok(()),
-            Err(failure) => Err(self.lock_failed(failure)),
-        }
+        let result = locks.lower(&**parts.descriptor, level);
+        self.note_writing();
+        result.map_err(|failure| self.lock_failed(failure))
     }
 
     pub(super) fn is_reserved_by_other(&mut self) -> Result<bool> {

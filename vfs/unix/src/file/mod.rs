@@ -10,6 +10,7 @@ mod io;
 mod locking;
 mod wal;
 
+use crate::forked::WriterNote;
 use crate::locks::Locks;
 use crate::mmap::FileMap;
 use crate::shm::SharedMemory;
@@ -24,6 +25,7 @@ use verneuil_abi::{
     Api, Code, DeviceCharacteristics, File, FileControl, LockLevel, Mapped, Result, ShmLock,
     ShmRegion, ShmSlots, SyncFlags,
 };
+use verneuil_dbfile::fork::generation;
 use verneuil_dbfile::{LockBytes, Pooled};
 
 /// What SQLite itself assumes when a VFS says nothing.
@@ -60,6 +62,15 @@ impl Deref for SharedFile {
     }
 }
 
+/// What SQLite keeps beside a database.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Companion {
+    /// The rollback journal.
+    Journal,
+    /// The write-ahead log.
+    Log,
+}
+
 /// What [`crate::vfs`] found out while opening a file.
 pub(crate) struct UnixFileParts {
     pub(crate) descriptor: Arc<Descriptor>,
@@ -67,6 +78,8 @@ pub(crate) struct UnixFileParts {
     pub(crate) path: Option<PathBuf>,
     /// None for files that SQLite doesn't share: everything but main databases.
     pub(crate) locks: Option<Locks>,
+    /// What the file is beside the database at which path; none for other files.
+    pub(crate) companion: Option<(Companion, PathBuf)>,
     /// The file can be written.
     pub(crate) is_writable: bool,
     pub(crate) powersafe_overwrite: bool,
@@ -88,6 +101,10 @@ pub struct UnixFile {
     /// While it is attached: from the first xShmMap to xShmUnmap.
     shm: Option<SharedMemory>,
     map: FileMap,
+    /// In a forked process, while this connection holds a write lock of its own.
+    writer_note: Option<WriterNote>,
+    /// Of the process that opened the file.
+    generation: u64,
 }
 
 impl UnixFile {
@@ -99,6 +116,8 @@ impl UnixFile {
             last_errno: 0,
             shm: None,
             map: FileMap::default(),
+            writer_note: None,
+            generation: generation(),
         }
     }
 

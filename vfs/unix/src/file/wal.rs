@@ -72,10 +72,11 @@ impl UnixFile {
         let Some(shm) = &mut self.shm else {
             return Err(Code::IOERR_SHMLOCK);
         };
-        match shm.lock(slots, how) {
-            Ok(()) => Ok(()),
-            Err(failure) => Err(self.shm_failed(failure)),
+        let result = shm.lock(slots, how);
+        if slots.contains(ShmSlots::WRITE) {
+            self.note_writing();
         }
+        result.map_err(|failure| self.shm_failed(failure))
     }
 
     pub(super) fn unmap_shm(&mut self, delete: bool) {
@@ -83,6 +84,8 @@ impl UnixFile {
         if delete {
             shm.unlink();
         }
+        drop(shm);
+        self.note_writing();
     }
 
     /// Logs what is worth it.
