@@ -37,6 +37,8 @@ pub(crate) struct Connection {
     locking: Locking,
     /// The file's header says so, as last read or written.
     is_wal: bool,
+    /// If EXCLUSIVE is held, this process has taken it: it was not inherited in a fork.
+    took_exclusive: bool,
     /// EXCLUSIVE was taken without RESERVED, as SQLite does to play back a hot journal.
     is_recovering: bool,
     has_told_wal: bool,
@@ -75,6 +77,7 @@ impl Connection {
             link,
             locking: Locking::new(),
             is_wal: false,
+            took_exclusive: false,
             is_recovering: false,
             has_told_wal: false,
             flush_on_close: false,
@@ -107,6 +110,7 @@ impl Connection {
             self.generation = here;
             std::mem::forget(self.live.take());
             self.locking = Locking::new();
+            self.took_exclusive = false;
             self.is_recovering = false;
         }
     }
@@ -140,6 +144,7 @@ impl Connection {
     pub(crate) fn has_exclusive(&mut self, before: LockLevel, file: SharedFile) {
         self.enter();
         self.link.file = file;
+        self.took_exclusive = true;
         self.is_recovering = before == LockLevel::Shared;
     }
 
@@ -161,6 +166,10 @@ impl Connection {
             self.before_call();
         }
         self.enter();
+        if level == LockLevel::Exclusive && !self.took_exclusive {
+            // A forked child in a transaction of its parent's: the file refuses this write.
+            return Ok(());
+        }
         if !self.is_writing() {
             let says_wal = wal::says_wal(bytes, offset);
             if says_wal == Some(true) && self.refuses_switch(bytes) {
@@ -186,6 +195,9 @@ impl Connection {
     /// Does not tell the locking mode: after a commit SQLite cuts the file, before the unlock if there is one.
     pub(crate) fn will_set_len(&mut self, level: LockLevel, len: u64) {
         self.enter();
+        if level == LockLevel::Exclusive && !self.took_exclusive {
+            return;
+        }
         if !self.is_writing() {
             if level < LockLevel::Exclusive || self.is_wal {
                 self.live().writer.database().note_missed();
