@@ -8,11 +8,12 @@
 //! - `map` (the only unsafe code), `control`, `chunks`: the control page;
 //! - `record`, `spans`, `replay`: the change log;
 //! - `database`: what the connections and the copier of a process share;
-//! - `writer`, `transaction`: the write side, writer steps 1 to 7;
+//! - `writer`, `transaction`, `append`, `place`: the write side, writer steps 1 to 7;
 //! - `drain`, `progress`: the copier's side, for copier steps 1 to 3 and 8 to 10.
 
 #![deny(unsafe_code)]
 
+mod append;
 mod chunks;
 mod control;
 mod database;
@@ -21,6 +22,7 @@ mod error;
 mod folder;
 #[allow(unsafe_code)]
 mod map;
+mod place;
 mod progress;
 mod record;
 mod replay;

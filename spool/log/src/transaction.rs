@@ -1,113 +1,47 @@
-//! One write transaction, from its first write to its record in the log: writer steps 1 to 7 of the protocol. Held by `writer`; marks in `control`,
-//! appends `record`s.
+//! One write transaction, from its first write to the moment after its record: writer steps 1 to 7 of the protocol. Held by `writer`; marks in
+//! `control`; `append` writes the record.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
-use std::io::ErrorKind;
-use std::os::unix::fs::{FileExt, MetadataExt};
-use std::path::Path;
+use std::fs::File;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
 use std::sync::atomic::fence;
-use std::time::SystemTime;
 
 use verneuil_dbfile::{FileId, Header, read_header};
 
-use crate::chunks::{CHUNK_LEN_BYTES, ChunkSet, chunk_len};
-use crate::control::{Control, LogHead};
+use crate::append::Appended;
+use crate::chunks::{CHUNK_LEN_BYTES, ChunkSet};
+use crate::control::Control;
 use crate::database::Database;
 use crate::error::SpoolError;
 use crate::folder::Folder;
-use crate::record::{self, NewEntry, RecordHead, encoded_len};
+use crate::place::Place;
 use crate::spans::{Spans, insert_file_range};
 
 /// A transaction that touches more chunks than this (64 MiB) is not copied: reading it back would delay the commit and take memory.
 const COPIED_CHUNKS_MAX: u64 = 1_024;
-/// A generation may always grow to this, so that small databases don't overflow at once.
-const GENERATION_LEN_MIN_BYTES: u64 = 8 << 20;
-/// A generation never grows beyond this: what waits longer for a store is better read from the database once than written to a log.
-const GENERATION_LEN_MAX_BYTES: u64 = 1 << 30;
-
-/// Which file a connection writes, and what its path led to when it began to.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Place {
-    file: FileId,
-    /// As `stat` of the path says: in a union of file systems its device may be another one than the descriptor's.
-    at_path: FileId,
-}
-
-impl Place {
-    /// # Errors
-    /// When the file can't be looked at.
-    pub fn of(file: &File, path: &Path) -> Result<Self, SpoolError> {
-        let file = FileId::of(&file.metadata().map_err(SpoolError::io("stat", path))?);
-        let at_path = fs::metadata(path)
-            .ok()
-            .map(|meta| FileId::of(&meta))
-            .filter(|found| found.ino == file.ino)
-            .unwrap_or(file);
-        Ok(Self { file, at_path })
-    }
-
-    /// The length of the file, if it is still behind its name (one system call).
-    ///
-    /// # Errors
-    /// In words: it was renamed, deleted or replaced, or can't be looked at.
-    fn check(self, file: &File, path: &Path) -> Result<u64, String> {
-        let meta = match fs::metadata(path) {
-            Ok(meta) if FileId::of(&meta) == self.at_path => return Ok(meta.len()),
-            Ok(_) => None,
-            Err(error)
-                if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) =>
-            {
-                None
-            }
-            // The path can't be looked at any more (a process that gave up its rights): the descriptor can.
-            Err(_) => {
-                let meta = file
-                    .metadata()
-                    .map_err(|error| SpoolError::io("stat", path)(error).to_string())?;
-                (meta.nlink() > 0).then_some(meta)
-            }
-        };
-        meta.map(|meta| meta.len()).ok_or_else(|| {
-            format!(
-                "{path:?} was renamed, deleted or replaced while it was open: what is written through the old descriptor is not \
-                 replicated; open the database again"
-            )
-        })
-    }
-}
 
 /// A transaction that is being followed.
 #[derive(Debug)]
 pub(crate) struct Transaction {
-    database: Arc<Database>,
-    folder: Arc<Folder>,
+    pub(crate) database: Arc<Database>,
+    pub(crate) folder: Arc<Folder>,
     /// Our odd epoch.
     epoch: u64,
     /// As it was before.
-    header: Header,
-    file_len_before: u64,
+    pub(crate) header: Header,
+    pub(crate) file_len_before: u64,
     /// Length of the file, as the writes so far have left it.
-    file_len: u64,
+    pub(crate) file_len: u64,
     /// Chunks that this transaction has marked.
-    mine: ChunkSet,
+    pub(crate) mine: ChunkSet,
     /// Chunks that a dead writer had left marked.
     adopted: ChunkSet,
-    spans: BTreeMap<u32, Spans>,
+    pub(crate) spans: BTreeMap<u32, Spans>,
     /// No payload: `mine` becomes to-do at the end.
-    overflow: bool,
+    pub(crate) overflow: bool,
     /// Some chunk could not be marked: everything becomes to-do at the end.
-    unmarked: bool,
-}
-
-/// How the end of a transaction left the log.
-enum Appended {
-    /// In the log of this generation, with these chunks.
-    Logged(u32, Vec<u32>),
-    /// Not in the log: to-do.
-    ToDo,
+    pub(crate) unmarked: bool,
 }
 
 impl Transaction {
@@ -261,154 +195,6 @@ impl Transaction {
             control.need_everything();
         }
     }
-
-    /// Steps 5 and 6. Fills in the header that the file has now, if it came along with what was read.
-    fn append(
-        &self,
-        file: &File,
-        buffer: &mut Vec<u8>,
-        header: &mut Option<Header>,
-    ) -> Result<Appended, SpoolError> {
-        if self.overflow || self.unmarked {
-            return Ok(Appended::ToDo);
-        }
-        let bound = self
-            .file_len
-            .clamp(GENERATION_LEN_MIN_BYTES, GENERATION_LEN_MAX_BYTES);
-        // A second time when the copier seals in between; never a third: a fast copier could keep the writer here for ever.
-        for _ in 0..2 {
-            let head = self.folder.control.head();
-            let entries = self.entries(head.generation);
-            let len = encoded_len(&entries);
-            if u64::from(head.len_bytes) + len as u64 > bound {
-                break;
-            }
-            *header = Some(self.encode(file, head, &entries, buffer)?);
-            let log = match self.folder.open_log(head.generation) {
-                Err(error) if error.is_not_found() && self.folder.control.head() != head => {
-                    continue;
-                }
-                log => log?,
-            };
-            fence(SeqCst);
-            // At `len`, never at the end of the file: what lies beyond is the torn record of a dead writer.
-            log.write_all_at(buffer, u64::from(head.len_bytes))
-                .map_err(SpoolError::io(
-                    "write",
-                    &self.folder.log_path(head.generation),
-                ))?;
-            fence(SeqCst);
-            let after = LogHead {
-                len_bytes: head.len_bytes + len as u32,
-                ..head
-            };
-            if self.folder.control.move_head(head, after) {
-                return Ok(Appended::Logged(
-                    head.generation,
-                    entries.iter().map(|entry| entry.chunk).collect(),
-                ));
-            }
-        }
-        Ok(Appended::ToDo)
-    }
-
-    /// What a record of this transaction holds: full images of chunks that the log of `generation` has none of, else what was written.
-    fn entries(&self, generation: u32) -> Vec<NewEntry> {
-        let entry = |(chunk, spans): (&u32, &Spans)| {
-            let len = chunk_len(self.file_len, *chunk);
-            let full_image = self.folder.control.imaged_gen(*chunk) != generation;
-            let image_len = if full_image { len } else { 0 };
-            (len > 0).then(|| NewEntry {
-                chunk: *chunk,
-                full_image,
-                spans: spans.clipped(len).collect(),
-                image_len,
-            })
-        };
-        self.spans.iter().filter_map(entry).collect()
-    }
-
-    /// Reads the payload back from the file, one `pread` per chunk, and makes the record. Returns the file's header.
-    fn encode(
-        &self,
-        file: &File,
-        head: LogHead,
-        entries: &[NewEntry],
-        buffer: &mut Vec<u8>,
-    ) -> Result<Header, SpoolError> {
-        let read = |bytes: &mut [u8], offset: u64| {
-            file.read_exact_at(bytes, offset)
-                .map_err(SpoolError::io("read back", self.database.path()))
-        };
-        record::start(buffer, entries);
-        let payload = buffer.len();
-        for entry in entries {
-            let first = u64::from(entry.chunk) * CHUNK_LEN_BYTES;
-            let at = buffer.len();
-            match (entry.full_image, entry.spans.as_slice()) {
-                (true, _) => {
-                    buffer.resize(at + entry.image_len as usize, 0);
-                    read(&mut buffer[at..], first)?;
-                }
-                (false, []) => {}
-                (false, [start, .., end]) => {
-                    // Several spans: one read of what covers them, then closed up.
-                    buffer.resize(at + (end.end - start.start) as usize, 0);
-                    read(&mut buffer[at..], first + u64::from(start.start))?;
-                    let mut to = at;
-                    for span in &entry.spans {
-                        let from = at + (span.start - start.start) as usize;
-                        buffer.copy_within(from..from + span.len(), to);
-                        to += span.len();
-                    }
-                    buffer.truncate(to);
-                }
-                (false, [span]) => {
-                    buffer.resize(at + span.len(), 0);
-                    read(&mut buffer[at..], first + u64::from(span.start))?;
-                }
-            }
-        }
-        let header = self.header_after(file, entries, &buffer[payload..])?;
-        let record_head = RecordHead {
-            generation: head.generation,
-            log_offset: head.len_bytes,
-            cc_before: self.header.change_counter,
-            cc_after: header.change_counter,
-            file_len_before: self.file_len_before,
-            file_len: self.file_len,
-            commit_time_ns: now_ns(),
-            page_size: header.page_size,
-        };
-        record::finish(buffer, &record_head, entries);
-        Ok(header)
-    }
-
-    /// The header that the file has now: mostly among what was read back, for every commit changes it.
-    fn header_after(
-        &self,
-        file: &File,
-        entries: &[NewEntry],
-        payload: &[u8],
-    ) -> Result<Header, SpoolError> {
-        if !self.mine.contains(0) {
-            return Ok(self.header);
-        }
-        let whole = |entry: &NewEntry| {
-            entry.full_image
-                || entry
-                    .spans
-                    .first()
-                    .is_some_and(|span| span.start == 0 && span.len() >= Header::LEN_BYTES)
-        };
-        let there = entries
-            .first()
-            .is_some_and(|entry| entry.chunk == 0 && whole(entry));
-        match payload.first_chunk().filter(|_| there) {
-            Some(bytes) => Ok(Header::parse(bytes)),
-            None => read_header(file).map_err(SpoolError::io("read", self.database.path())),
-        }
-    }
 }
 
 /// Steps 1 to 3; returns the odd epoch, and what a dead writer had left dirty.
@@ -443,11 +229,4 @@ fn announce(
         header.db_ino.store(file.ino, SeqCst);
     }
     Ok((epoch, adopted))
-}
-
-/// Now, in nanoseconds since the epoch: for people who look at a record's age, nothing depends on it.
-fn now_ns() -> i64 {
-    SystemTime::now()
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .map_or(0, |age| age.as_nanos() as i64)
 }

@@ -13,7 +13,8 @@ use verneuil_dbfile::fork::generation;
 
 use crate::database::Database;
 use crate::error::SpoolError;
-use crate::transaction::{Place, Transaction};
+use crate::place::Place;
+use crate::transaction::Transaction;
 
 /// A record buffer of at most this size is kept for the next transaction.
 const KEPT_BUFFER_LEN_BYTES: usize = 1 << 20;
