@@ -115,7 +115,7 @@ impl Control {
     /// Whether this is still the page that others see, and nobody has written over its beginning (one system call).
     pub fn is_current(&self, identity: &PageIdentity) -> bool {
         let header = self.map.header();
-        self.map.is_linked() && header.magic.load(Acquire) == MAGIC && is_of(header, identity)
+        self.map.is_whole() && header.magic.load(Acquire) == MAGIC && is_of(header, identity)
     }
 
     /// Maps every segment now, so that no commit has to.

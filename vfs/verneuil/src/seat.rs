@@ -49,7 +49,9 @@ impl Seat {
         let connection = state.as_mut().ok()?;
         let answer = fenced(|| hook(connection));
         if answer.is_none() {
-            *state = Err(Unreplicated::Bug);
+            let broken = std::mem::replace(&mut *state, Err(Unreplicated::Bug));
+            // What it leaves behind on its way out is the same as after a kill; that this may panic, too, is as good.
+            let _ = fenced(|| drop(broken));
         }
         let offers_wal = state
             .as_ref()

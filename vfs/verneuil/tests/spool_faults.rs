@@ -115,6 +115,47 @@ fn a_control_page_that_was_overwritten_is_made_anew_with_everything_to_do() {
 }
 
 #[test]
+fn a_control_page_that_was_cut_is_made_anew_before_it_is_touched() {
+    for len in [0, 4096, 8192] {
+        let (world, db) = with_table();
+        drop(Follower::start(&world));
+        fs::OpenOptions::new()
+            .write(true)
+            .open(folder(&world).join("control"))
+            .unwrap()
+            .set_len(len)
+            .unwrap();
+        fill(&db, 10, 100);
+        assert_eq!(status(&db)["replicated"], true, "{}", status(&db));
+        recovers(&world, &db);
+    }
+}
+
+#[test]
+fn a_spool_of_another_user_is_not_used_and_names_its_owner() {
+    if !is_root() {
+        return;
+    }
+    let world = World::new();
+    let spool = world.dir().join("spool");
+    fs::create_dir(&spool).unwrap();
+    std::os::unix::fs::chown(&spool, Some(65_534), None).unwrap();
+    let db = world.open();
+    db.execute_batch("CREATE TABLE t(id INTEGER PRIMARY KEY, x)")
+        .unwrap();
+    let row = status(&db);
+    assert!(
+        row["reason"]
+            .as_str()
+            .unwrap()
+            .contains("belongs to user 65534"),
+        "{row}"
+    );
+    std::os::unix::fs::chown(&spool, Some(0), None).unwrap();
+    recovers(&world, &db);
+}
+
+#[test]
 fn a_log_that_was_deleted_or_overwritten_is_not_believed() {
     for is_deleted in [true, false] {
         let (world, db) = with_table();
@@ -145,7 +186,7 @@ fn a_log_that_was_deleted_or_overwritten_is_not_believed() {
 
 #[test]
 fn a_spool_whose_directory_cannot_be_written_recovers_when_it_can() {
-    if nix_is_root() {
+    if is_root() {
         // Nothing is forbidden to root; a read-only file system is.
         let world = World::new();
         let spool = world.dir().join("spool");
@@ -223,7 +264,7 @@ fn a_full_spool_costs_no_commit_and_recovers_when_there_is_room() {
     drop(db);
 }
 
-fn nix_is_root() -> bool {
+fn is_root() -> bool {
     fs::metadata("/proc/self").is_ok_and(|meta| std::os::unix::fs::MetadataExt::uid(&meta) == 0)
 }
 
