@@ -18,10 +18,6 @@ const FIRST_COMMIT_READ_MAX_BYTES: u64 = 2 * MIB;
 /// System calls that a small commit may need beyond those of sqlite's own VFS.
 const CALLS_MORE_MAX: usize = 12;
 
-/// The same for a commit into whose append the copier seals the log (protocol, writer step 6): it appends once more, to a
-/// log that it has to open. strace makes the collision likelier than it is.
-const CALLS_MORE_AT_A_SEAL_MAX: usize = 16;
-
 /// Commits per count.
 const COMMITS: usize = 40;
 
@@ -73,7 +69,7 @@ fn small_commits(len_bytes: u64) -> Result<()> {
     commits(&setup, &database, true, 1)?;
     setup.flush()?;
     let ours = commits(&setup, &database, true, COMMITS)?;
-    let (mut most, mut sum, mut seals) = (0, 0, 0);
+    let (mut most, mut sum, mut seals, mut at_seals) = (0, 0, 0, 0);
     // The first commit of a connection also opens things; it has no counterpart in the steady state.
     for commit in 1..COMMITS {
         let (begin, end) = (format!("begin-{commit}"), format!("end-{commit}"));
@@ -101,22 +97,19 @@ fn small_commits(len_bytes: u64) -> Result<()> {
             "{appends} appends to the log, {}",
             message()
         );
-        if appends == 2 {
-            seals += 1;
-            ensure!(
-                more <= CALLS_MORE_AT_A_SEAL_MAX,
-                "{more} calls more at a seal, {}",
-                message()
-            );
-            continue;
-        }
         ensure!(more <= CALLS_MORE_MAX, "{more} calls more, {}", message());
         most = most.max(more);
         sum += more;
+        // The copier sealed in the middle of the append (protocol, writer step 6): it appended once more. strace makes that likelier
+        // than it is.
+        if appends == 2 {
+            seals += 1;
+            at_seals = at_seals.max(more);
+        }
     }
-    let mean = sum / (COMMITS - 1 - seals).max(1);
+    let mean = sum / (COMMITS - 1).max(1);
     eprintln!(
-        "{} MiB: at most {most} calls more, {mean} in the mean; {seals} met a seal",
+        "{} MiB: at most {most} calls more, {mean} in the mean; {seals} met a seal, with at most {at_seals}",
         len_bytes / MIB
     );
     ensure!(

@@ -41,15 +41,15 @@ impl<'a> Watch<'a> {
     fn begin(db: &'a Database) -> Result<Option<Self>, FlushError> {
         Ok(progress(db)?.map(|then| Self {
             db,
+            counter: change_counter(db.path(), &then),
             then,
-            counter: change_counter(db.path()),
         }))
     }
 
     /// Whether a target has, by `now`, all that was committed then by anybody.
     fn has_all(&mut self, now: &Progress, target: TargetId) -> bool {
         // A lock may hide a foreign commit: look again until nobody holds one, or a writer of ours has looked.
-        self.counter = self.counter.or_else(|| change_counter(self.db.path()));
+        self.counter = self.counter.or_else(|| change_counter(self.db.path(), now));
         let is_known = self.counter.is_some() || now.epoch != self.then.epoch;
         let Some(record) = now.target(target) else {
             return false;
@@ -183,11 +183,15 @@ pub fn wait_until_stored(
 }
 
 /// The database's change counter, if nobody is about to change it.
-fn change_counter(path: &Path) -> Option<u32> {
+fn change_counter(path: &Path, progress: &Progress) -> Option<u32> {
     let file = verneuil_dbfile::open(path, OFlag::O_RDONLY, 0).ok()?;
     let header = verneuil_dbfile::read_header(&file).ok()?;
     let locks = verneuil_dbfile::probe_locks(&*file, LockBytes::default()).ok()?;
-    (!locks.pending_or_exclusive()).then_some(header.change_counter)
+    let is_kept = locks.exclusive
+        && locks.holder_pid.is_none()
+        && progress.is_kept_exclusive
+        && progress.epoch.is_multiple_of(2);
+    (is_kept || !locks.pending_or_exclusive()).then_some(header.change_counter)
 }
 
 /// What became of one database of a spool.

@@ -227,7 +227,10 @@ impl Lane {
                     continue;
                 }
                 Tried::Outcome(Outcome::Blocked(blocked)) => Err(FlushError::Blocked(*blocked)),
-                Tried::Elsewhere => match (flush::wait_for_other_copier(db, self.id).await, db.trouble()) {
+                Tried::Elsewhere => match (
+                    flush::wait_for_other_copier(db, self.id).await,
+                    db.trouble(),
+                ) {
                     (Ok(flush::Other::Published), _) => Ok(()),
                     // Nobody can have the lock: there is no spool.
                     (Ok(flush::Other::Left), Some(trouble)) => {

@@ -6,6 +6,7 @@
 //! - `pass`: the protocol, steps 1 to 11, for one target; `look` and `catchup`: reading the file without a lock (steps 4 to 7); `snapshot`: the next state;
 //! - `base`: the last manifest and the objects it names;
 //! - `flush`: waiting for somebody else's copier, flushing a whole spool;
+//! - `status`: what is pending, for people;
 //! - `error`: what can stop it.
 #![forbid(unsafe_code)]
 
@@ -19,10 +20,12 @@ mod look;
 mod pass;
 mod service;
 mod snapshot;
+mod status;
 
 pub use error::{Blocked, CopyError, FlushError};
 pub use flush::{Flushed, SpoolFlush, Until, flush_spool, wait_until_stored};
 pub use service::Copier;
+pub use status::{Status, TargetStatus, status};
 
 #[cfg(test)]
 mod tests;

@@ -226,11 +226,11 @@ impl Copier {
             .collect();
         let has_answered = |db: &Option<Arc<Database>>, lane: &LaneEnd| {
             lane.mood.is_well().unwrap_or_else(|| {
-                // Not one attempt yet: what the last process noted counts.
+                // Not one attempt yet: what an earlier process noted counts.
                 db.as_ref()
                     .and_then(|db| db.progress().ok().flatten())
                     .and_then(|progress| progress.target(lane.id).cloned())
-                    .is_some_and(|record| record.generation > 0 && record.error.is_none())
+                    .is_none_or(|record| record.error.is_none())
             })
         };
         let lanes = ends.into_iter().flat_map(|(db, lanes)| {

@@ -1,9 +1,9 @@
 //! The process-wide pool of descriptors that can't be closed yet, because closing them would drop somebody's POSIX locks.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io;
-use std::ops::Deref;
+use std::ops::{Bound, Deref};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -16,7 +16,7 @@ use crate::fork::{ForkLocal, generation};
 use crate::locks::probe_any_lock;
 
 /// Which file a descriptor refers to, whatever its name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FileId {
     /// Device number.
     pub dev: u64,
@@ -39,7 +39,16 @@ impl FileId {
 /// with the parent, and stay open until the child ends.
 static WAITING: ForkLocal<Mutex<Waiting>> = ForkLocal::new(Mutex::default);
 
-type Waiting = HashMap<FileId, Vec<Descriptor>>;
+#[derive(Debug, Default)]
+struct Waiting {
+    files: BTreeMap<FileId, Vec<Descriptor>>,
+    /// The file that the sweep looked at last.
+    swept: Option<FileId>,
+}
+
+/// Whenever a descriptor comes to the pool, so many other files are looked at, too: more than came, so that those go away that nobody opens
+/// again (a `-shm` file that was unlinked, say).
+const FILES_PER_SWEEP: usize = 2;
 
 /// An open descriptor, and the process that opened it.
 #[derive(Debug)]
@@ -101,21 +110,38 @@ impl Drop for Pooled {
             return;
         };
         let mut pool = waiting();
-        pool.entry(self.id).or_default().push(descriptor);
+        pool.files.entry(self.id).or_default().push(descriptor);
         close_unlocked(&mut pool, self.id);
+        sweep(&mut pool);
     }
 }
 
 /// Closes what waits for `id`, unless somebody holds a lock on it (or nobody can tell).
 fn close_unlocked(pool: &mut Waiting, id: FileId) {
-    let Some(files) = pool.get(&id) else { return };
+    let Some(files) = pool.files.get(&id) else {
+        return;
+    };
     // All of them see the same locks but their own, and these were released before they came here. That leaves a race with a stock
     // connection of this process that takes a lock between this look and the close: documented, the kernel has no remedy.
     let locked = files
         .first()
         .is_some_and(|descriptor| probe_any_lock(&descriptor.file).unwrap_or(true));
     if !locked {
-        pool.remove(&id);
+        pool.files.remove(&id);
+    }
+}
+
+/// Looks at the next few files, round and round.
+fn sweep(pool: &mut Waiting) {
+    for _ in 0..FILES_PER_SWEEP {
+        let behind = match pool.swept {
+            Some(id) => (Bound::Excluded(id), Bound::Unbounded),
+            None => (Bound::Unbounded, Bound::Unbounded),
+        };
+        pool.swept = pool.files.range(behind).next().map(|(id, _)| *id);
+        if let Some(id) = pool.swept {
+            close_unlocked(pool, id);
+        }
     }
 }
 
@@ -156,7 +182,7 @@ pub fn adopt(file: File) -> io::Result<Pooled> {
 
 /// How many descriptors wait in the pool (for `status` and tests).
 pub fn waiting_count() -> usize {
-    waiting().values().map(Vec::len).sum()
+    waiting().files.values().map(Vec::len).sum()
 }
 
 fn take_waiting(path: &Path, flags: OFlag) -> Option<Pooled> {
@@ -165,11 +191,16 @@ fn take_waiting(path: &Path, flags: OFlag) -> Option<Pooled> {
     }
     let mut pool = waiting();
     // Nothing waits in almost every process: no system call then.
-    if pool.is_empty() {
+    if pool.files.is_empty() {
         return None;
     }
-    let id = FileId::of(&fs::metadata(path).ok()?);
-    let files = pool.get_mut(&id)?;
+    let metadata = if flags.contains(OFlag::O_NOFOLLOW) {
+        fs::symlink_metadata(path)
+    } else {
+        fs::metadata(path)
+    };
+    let id = FileId::of(&metadata.ok()?);
+    let files = pool.files.get_mut(&id)?;
     let here = generation();
     let at = files.iter().position(|descriptor| {
         descriptor.generation == here
@@ -177,7 +208,7 @@ fn take_waiting(path: &Path, flags: OFlag) -> Option<Pooled> {
     })?;
     let descriptor = files.swap_remove(at);
     if files.is_empty() {
-        pool.remove(&id);
+        pool.files.remove(&id);
     } else {
         close_unlocked(&mut pool, id);
     }

@@ -140,6 +140,52 @@ fn a_waiting_descriptor_serves_its_own_access_mode_only() {
 }
 
 #[test]
+fn a_descriptor_of_a_file_that_nobody_opens_again_is_closed_in_time() {
+    let _alone = alone();
+    let dir = tempfile::tempdir().unwrap();
+    let create = |name: &str| {
+        let path = dir.path().join(name);
+        open(&path, OFlag::O_RDWR | OFlag::O_CREAT, 0o644).unwrap()
+    };
+    let stock: Vec<File> = (0..4)
+        .map(|number| {
+            let ours = create(&number.to_string());
+            let stock = File::options()
+                .read(true)
+                .write(true)
+                .open(dir.path().join(number.to_string()))
+                .unwrap();
+            posix_lock(&stock, libc::F_RDLCK, 0, 1);
+            drop(ours);
+            fs::remove_file(dir.path().join(number.to_string())).unwrap();
+            stock
+        })
+        .collect();
+    assert_eq!(waiting_count(), 4, "held by locks");
+    drop(stock);
+    for _ in 0..3 {
+        drop(create("other"));
+    }
+    assert_eq!(waiting_count(), 0);
+}
+
+#[test]
+fn a_link_does_not_lead_to_a_waiting_descriptor_if_links_are_refused() {
+    let _alone = alone();
+    let dir = tempfile::tempdir().unwrap();
+    let (path, link) = (dir.path().join("db"), dir.path().join("link"));
+    let ours = open(&path, OFlag::O_RDWR | OFlag::O_CREAT, 0o644).unwrap();
+    let stock = File::options().read(true).write(true).open(&path).unwrap();
+    posix_lock(&stock, libc::F_RDLCK, 0, 1);
+    drop(ours);
+    std::os::unix::fs::symlink("db", &link).unwrap();
+    assert!(open(&link, OFlag::O_RDWR | OFlag::O_NOFOLLOW, 0).is_err());
+    posix_lock(&stock, libc::F_UNLCK, 0, 0);
+    drop(open(&link, OFlag::O_RDWR, 0).unwrap());
+    assert_eq!(waiting_count(), 0);
+}
+
+#[test]
 fn descriptors_are_closed_on_exec() {
     let _alone = alone();
     let dir = tempfile::tempdir().unwrap();

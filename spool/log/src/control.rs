@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, fence};
 
 use crate::chunks::{ChunkSet, set_bits};
 use crate::error::SpoolError;
-use crate::map::{Map, SEGMENT_CHUNKS, SEGMENT_WORDS, SEGMENTS_MAX, Segment};
+use crate::map::{Header, Map, SEGMENT_CHUNKS, SEGMENT_WORDS, SEGMENTS_MAX, Segment};
 
 /// "VNLCTL" and the version of the layout.
 pub(crate) const MAGIC: u64 = u64::from_le_bytes(*b"VNLCTL\x00\x02");
@@ -111,15 +111,11 @@ impl Control {
                 "is not a control page of this version",
             ));
         }
-        for k in 0..2 {
-            if header.boot_id[k].load(Relaxed) != half(&identity.boot_id, k)
-                || header.instance_id[k].load(Relaxed) != half(&identity.instance_id, k)
-            {
-                return Err(SpoolError::unusable(
-                    path,
-                    "belongs to another boot or spool",
-                ));
-            }
+        if !is_of(header, identity) {
+            return Err(SpoolError::unusable(
+                path,
+                "belongs to another boot or spool",
+            ));
         }
         let segments = header.segments.load(Acquire);
         if segments == 0
@@ -129,6 +125,12 @@ impl Control {
             return Err(SpoolError::unusable(path, "is damaged"));
         }
         Self::map_all(map)
+    }
+
+    /// Whether this is still the page that others see, and nobody has written over its beginning (one system call).
+    pub fn is_current(&self, identity: &PageIdentity) -> bool {
+        let header = self.map.header();
+        self.map.is_whole() && header.magic.load(Acquire) == MAGIC && is_of(header, identity)
     }
 
     /// Maps every segment now, so that no commit has to.
@@ -173,6 +175,15 @@ impl Control {
     /// Says whose transaction the epoch is.
     pub fn set_writer(&self, pid: u32) {
         self.map.header().writer_pid.store(pid, Release);
+    }
+
+    /// Says whose connection keeps EXCLUSIVE between its transactions (`locking_mode=EXCLUSIVE`); 0 for none.
+    pub fn set_exclusive_owner(&self, pid: u32) {
+        self.map.header().exclusive_pid.store(pid, SeqCst);
+    }
+
+    pub fn exclusive_owner(&self) -> u32 {
+        self.map.header().exclusive_pid.load(SeqCst)
     }
 
     pub fn last_cc(&self) -> u64 {
@@ -378,6 +389,13 @@ pub(crate) struct PageIdentity {
     pub page_id: u64,
     pub boot_id: [u8; 16],
     pub instance_id: [u8; 16],
+}
+
+fn is_of(header: &Header, identity: &PageIdentity) -> bool {
+    (0..2).all(|k| {
+        header.boot_id[k].load(Relaxed) == half(&identity.boot_id, k)
+            && header.instance_id[k].load(Relaxed) == half(&identity.instance_id, k)
+    })
 }
 
 fn half(id: &[u8; 16], k: usize) -> u64 {

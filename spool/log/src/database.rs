@@ -6,10 +6,11 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::SeqCst;
-use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError, RwLock, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
 use std::time::{Duration, Instant};
 
 use verneuil_config::TargetConfig;
+use verneuil_dbfile::fork::ForkLocal;
 
 use crate::error::SpoolError;
 use crate::folder::{Folder, read_record};
@@ -42,6 +43,8 @@ pub struct Database {
     health: Mutex<Health>,
     /// Whether `health` holds a trouble: saves the mutex on the way of every commit.
     troubled: AtomicBool,
+    /// The file's header says WAL mode, as far as connections of this process have seen.
+    is_wal: AtomicBool,
     /// A transaction went by unspooled: the next one that can says that everything is to do.
     missed: AtomicBool,
     /// The waker was called and nobody has looked since.
@@ -56,7 +59,8 @@ struct Health {
 }
 
 type Registry = Mutex<HashMap<(Spool, PathBuf), Weak<Database>>>;
-static REGISTRY: LazyLock<Registry> = LazyLock::new(Mutex::default);
+/// A forked child opens its databases anew: these have the parent's process id, its waker, and locks that its threads may hold.
+static REGISTRY: ForkLocal<Registry> = ForkLocal::new(Mutex::default);
 
 impl fmt::Debug for Database {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -115,6 +119,7 @@ impl Database {
             folder: RwLock::new(None),
             health: Mutex::default(),
             troubled: AtomicBool::new(false),
+            is_wal: AtomicBool::new(false),
             missed: AtomicBool::new(false),
             signalled: AtomicBool::new(false),
             waker: RwLock::new(None),
@@ -138,6 +143,12 @@ impl Database {
 
     /// Why the last transaction was not spooled, or `None` while all is well.
     pub fn trouble(&self) -> Option<String> {
+        if self.is_wal() {
+            return Some(format!(
+                "{:?} is in WAL mode, which is not replicated yet; PRAGMA journal_mode=DELETE makes it replicated again",
+                self.path
+            ));
+        }
         if !self.troubled.load(SeqCst) {
             return None;
         }
@@ -207,6 +218,23 @@ impl Database {
         }
     }
 
+    /// Whether the file is in WAL mode, as far as this process knows.
+    pub fn is_wal(&self) -> bool {
+        self.is_wal.load(SeqCst)
+    }
+
+    /// Tells what the file's header says. While it says WAL nothing is spooled, and when that ends everything is to do.
+    pub fn set_wal(&self, is_wal: bool) {
+        if self.is_wal.swap(is_wal, SeqCst) != is_wal {
+            self.note_missed();
+        }
+    }
+
+    /// Remembers that something was written which is not spooled: the next transaction says that everything is to do.
+    pub fn note_missed(&self) {
+        self.missed.store(true, SeqCst);
+    }
+
     /// Remembers why a transaction was not spooled. Whoever asks for [`Database::trouble`] logs it.
     pub(crate) fn note_trouble(&self, text: String) {
         self.health().trouble = Some(text);
@@ -222,10 +250,6 @@ impl Database {
 
     pub(crate) fn pid(&self) -> u32 {
         self.pid
-    }
-
-    pub(crate) fn note_missed(&self) {
-        self.missed.store(true, SeqCst);
     }
 
     /// Whether a transaction went by unspooled since the last call.
@@ -254,5 +278,8 @@ impl Database {
 }
 
 fn registry() -> MutexGuard<'static, HashMap<(Spool, PathBuf), Weak<Database>>> {
-    REGISTRY.lock().unwrap_or_else(PoisonError::into_inner)
+    REGISTRY
+        .get()
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
 }

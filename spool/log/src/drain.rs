@@ -8,13 +8,13 @@ use std::sync::atomic::fence;
 
 use crate::chunks::ChunkSet;
 use crate::control::LogHead;
+use crate::control::Seen;
 use crate::database::Database;
 use crate::error::SpoolError;
 use crate::folder::Folder;
 use crate::map::SEGMENT_CHUNKS;
 use crate::progress::{Progress, known_cc};
 use crate::replay::Replay;
-use crate::control::Seen;
 use crate::spool::open_private;
 use crate::target::{TargetId, TargetRecord, read_records};
 
@@ -121,7 +121,7 @@ impl CopierLock {
 
     /// Id of the spool: tells writers of one name in the store apart.
     pub fn instance_id(&self) -> [u8; 16] {
-        self.folder.instance_id
+        self.folder.identity.instance_id
     }
 
     /// Where the next record goes.
@@ -139,11 +139,13 @@ impl CopierLock {
     /// dead), so that the dirty bits of an odd epoch are nobody's leftovers.
     pub fn writer_lives(&self) -> bool {
         let pid = self.folder.control.map.header().writer_pid.load(Acquire);
-        let Some(pid) = i32::try_from(pid).ok().filter(|pid| *pid > 0) else {
-            return false;
-        };
-        let probe = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), None);
-        self.epoch() % 2 == 1 && matches!(probe, Ok(()) | Err(nix::errno::Errno::EPERM))
+        self.epoch() % 2 == 1 && process_lives(pid)
+    }
+
+    /// Whether a connection of ours keeps EXCLUSIVE between its transactions (`locking_mode=EXCLUSIVE`) and its process lives, as far as this
+    /// process can see: while the epoch is even, its lock hides nothing.
+    pub fn exclusive_owner_lives(&self) -> bool {
+        process_lives(self.folder.control.exclusive_owner())
     }
 
     /// Change counter after the last transaction of ours; `None` before the first.
@@ -427,4 +429,13 @@ impl CopierLock {
     pub fn beat(&self) {
         self.folder.control.map.header().beats.fetch_add(1, AcqRel);
     }
+}
+
+/// Whether this process can see that one; 0 is nobody.
+pub(crate) fn process_lives(pid: u32) -> bool {
+    let Some(pid) = i32::try_from(pid).ok().filter(|pid| *pid > 0) else {
+        return false;
+    };
+    let probe = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), None);
+    matches!(probe, Ok(()) | Err(nix::errno::Errno::EPERM))
 }

@@ -5,7 +5,7 @@ use std::fs::{self, File};
 use std::io::ErrorKind;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize};
 use verneuil_config::TargetConfig;
@@ -39,15 +39,40 @@ struct Record {
 pub(crate) struct Folder {
     dir: PathBuf,
     pub control: Control,
-    pub instance_id: [u8; 16],
-    log: Mutex<Option<OpenLog>>,
+    /// Whose state it is.
+    pub identity: PageIdentity,
+    logs: Mutex<OpenLogs>,
 }
 
-/// The log of the current generation, open for appending.
-#[derive(Clone, Debug)]
+/// The log of the current generation, open for appending; and the one before, so that it is not the committing thread which closes it when
+/// the copier seals in the middle of an append.
+#[derive(Debug, Default)]
+struct OpenLogs {
+    current: Option<OpenLog>,
+    previous: Option<OpenLog>,
+}
+
+#[derive(Debug)]
 struct OpenLog {
     generation: u32,
     file: Arc<File>,
+    /// A writer had to open it itself, because the copier is in another process: nobody else will close the one before.
+    is_writers: bool,
+}
+
+impl OpenLogs {
+    fn current(&self, generation: u32) -> Option<Arc<File>> {
+        self.current
+            .as_ref()
+            .filter(|log| log.generation == generation)
+            .map(|log| log.file.clone())
+    }
+
+    /// Returns what is to be closed, for the caller to do so without the mutex.
+    fn advance(&mut self, next: OpenLog) -> Option<OpenLog> {
+        let last = self.current.replace(next);
+        std::mem::replace(&mut self.previous, last)
+    }
 }
 
 /// Name of the folder of the database at `path`.
@@ -88,8 +113,8 @@ impl Folder {
         Ok(Self {
             dir,
             control,
-            instance_id: identity.instance_id,
-            log: Mutex::new(None),
+            identity,
+            logs: Mutex::default(),
         })
     }
 
@@ -99,14 +124,14 @@ impl Folder {
         Ok(Self {
             dir: dir.to_owned(),
             control,
-            instance_id: identity.instance_id,
-            log: Mutex::new(None),
+            identity,
+            logs: Mutex::default(),
         })
     }
 
-    /// Whether the control page is still the one that others see (one system call).
+    /// Whether the control page is still the one that others see, and intact as far as that shows (one system call).
     pub fn is_current(&self) -> bool {
-        self.control.map.is_linked()
+        self.control.is_current(&self.identity)
     }
 
     pub fn dir(&self) -> &Path {
@@ -121,11 +146,17 @@ impl Folder {
         self.dir.join(LOCK_FILE)
     }
 
-    /// The log of `generation`, for appending; kept open until the next generation.
+    /// The log of `generation`, for appending; kept open until the generation after the next.
     pub fn open_log(&self, generation: u32) -> Result<Arc<File>, SpoolError> {
-        let mut slot = self.log.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(log) = slot.as_ref().filter(|log| log.generation == generation) {
-            return Ok(log.file.clone());
+        let mut logs = self.logs();
+        if let Some(file) = logs.current(generation) {
+            let old = match &logs.current {
+                Some(log) if log.is_writers => logs.previous.take(),
+                _ => None,
+            };
+            drop(logs);
+            drop(old);
+            return Ok(file);
         }
         let path = self.log_path(generation);
         let file = Arc::new(
@@ -134,10 +165,13 @@ impl Folder {
                 .open(&path)
                 .map_err(SpoolError::io("open", &path))?,
         );
-        *slot = Some(OpenLog {
+        let old = logs.advance(OpenLog {
             generation,
             file: file.clone(),
+            is_writers: true,
         });
+        drop(logs);
+        drop(old);
         Ok(file)
     }
 
@@ -146,10 +180,25 @@ impl Folder {
         open_private(&self.log_path(generation), true).map(Arc::new)
     }
 
-    /// Lets the writers of this process find the log of `generation` open, which saves them two system calls in the commit after a seal.
+    /// Lets the writers of this process find the log of `generation` open, which saves them a system call in the commit after a seal.
     pub fn hand_out_log(&self, generation: u32, file: Arc<File>) {
-        *self.log.lock().unwrap_or_else(PoisonError::into_inner) =
-            Some(OpenLog { generation, file });
+        let mut logs = self.logs();
+        // A writer that was faster has opened it itself.
+        let old = if logs.current(generation).is_some() {
+            None
+        } else {
+            logs.advance(OpenLog {
+                generation,
+                file,
+                is_writers: false,
+            })
+        };
+        drop(logs);
+        drop(old);
+    }
+
+    fn logs(&self) -> MutexGuard<'_, OpenLogs> {
+        self.logs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub fn remove_log(&self, generation: u32) -> Result<(), SpoolError> {

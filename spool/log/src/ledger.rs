@@ -129,7 +129,9 @@ impl Ledger {
     pub fn needs_reading(&self, target: TargetId) -> Result<bool, SpoolError> {
         let mut shares = self.shares();
         self.claim(&mut shares)?;
-        Ok(!share_of(&mut shares, self.lock.page_id(), target).need.is_empty())
+        Ok(!share_of(&mut shares, self.lock.page_id(), target)
+            .need
+            .is_empty())
     }
 
     /// Whether something waits to be published that need not be read from the file.
@@ -268,8 +270,8 @@ impl Ledger {
     fn save(&self, shares: &mut BTreeMap<TargetId, Share>) -> Result<(), SpoolError> {
         for (target, share) in shares.iter_mut().filter(|(_, share)| !share.is_saved) {
             let lacks = share.lacks();
-            share.record.behind_ns = (!lacks.is_empty())
-                .then(|| share.record.behind_ns.unwrap_or_else(now_ns));
+            share.record.behind_ns =
+                (!lacks.is_empty()).then(|| share.record.behind_ns.unwrap_or_else(now_ns));
             share.record.lacks = Lacks::of(&lacks);
             self.lock.write_target_record(*target, &share.record)?;
             share.is_saved = true;

@@ -8,12 +8,13 @@
 //! - `map` (the only unsafe code), `control`, `chunks`: the control page;
 //! - `record`, `spans`, `replay`: the change log;
 //! - `database`: what the connections and the copier of a process share;
-//! - `writer`, `transaction`: the write side, writer steps 1 to 7;
+//! - `writer`, `transaction`, `append`, `place`: the write side, writer steps 1 to 7;
 //! - `drain`: what the copier may do to control page and logs; `ledger`, `target`, `replays`: what each target lacks (copier steps 1 to 3, 8 to 10);
 //! - `progress`: all of it at a glance.
 
 #![deny(unsafe_code)]
 
+mod append;
 mod chunks;
 mod control;
 mod database;
@@ -23,6 +24,7 @@ mod folder;
 mod ledger;
 #[allow(unsafe_code)]
 mod map;
+mod place;
 mod progress;
 mod record;
 mod replay;

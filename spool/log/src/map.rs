@@ -7,7 +7,7 @@ use std::fs::File;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU32, AtomicU64};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use memmap2::{MmapOptions, MmapRaw};
 use nix::fcntl::posix_fallocate;
@@ -63,6 +63,8 @@ pub(crate) struct Header {
     pub inflight_all: AtomicU32,
     /// How many segments follow.
     pub segments: AtomicU32,
+    /// Process whose connection keeps EXCLUSIVE between its transactions; 0 for none.
+    pub exclusive_pid: AtomicU32,
 }
 
 /// State of [`SEGMENT_CHUNKS`] chunks; a whole number of memory pages of 4 KiB.
@@ -132,7 +134,7 @@ impl Map {
     /// # Errors
     /// When the disk is full, or the file system refuses.
     pub fn allocate(file: &File, path: &Path, segments: u32) -> Result<(), SpoolError> {
-        let len = HEADER_LEN_BYTES + u64::from(segments) * SEGMENT_LEN_BYTES;
+        let len = len_with(segments);
         loop {
             match posix_fallocate(file, 0, len as i64) {
                 Ok(()) => return Ok(()),
@@ -152,9 +154,14 @@ impl Map {
         &self.path
     }
 
-    /// Whether the file still has a name, so that others see what we write (one system call).
-    pub fn is_linked(&self) -> bool {
-        self.file.metadata().is_ok_and(|meta| meta.nlink() > 0)
+    /// Whether the file still has a name, so that others see what we write, and is as long as its header says (one system call).
+    pub fn is_whole(&self) -> bool {
+        self.file.metadata().is_ok_and(|meta| {
+            // The length first: touching a header that is not there raises SIGBUS.
+            meta.nlink() > 0
+                && meta.len() >= HEADER_LEN_BYTES
+                && meta.len() >= len_with(self.header().segments.load(Ordering::Acquire))
+        })
     }
 
     pub fn header(&self) -> &Header {
@@ -200,6 +207,10 @@ impl Map {
         map_range(&self.file, offset, SEGMENT_LEN_BYTES as usize)
             .map_err(SpoolError::io("map", &self.path))
     }
+}
+
+fn len_with(segments: u32) -> u64 {
+    HEADER_LEN_BYTES + u64::from(segments) * SEGMENT_LEN_BYTES
 }
 
 fn map_range(file: &File, offset: u64, len: usize) -> std::io::Result<MmapRaw> {

@@ -4,6 +4,7 @@ use std::sync::atomic::Ordering::{Acquire, SeqCst};
 use std::sync::atomic::fence;
 
 use crate::control::{CC_UNKNOWN, LogHead};
+use crate::drain::process_lives;
 use crate::error::SpoolError;
 use crate::folder::Folder;
 use crate::target::{TargetId, TargetRecord, read_records};
@@ -13,10 +14,12 @@ use crate::target::{TargetId, TargetRecord, read_records};
 pub struct Progress {
     /// Where the next record goes.
     pub head: LogHead,
-    /// When the first record of the current log was committed, in nanoseconds since the epoch; `None` if there is none.
-    pub log_since_ns: Option<i64>,
+    /// When the first record of the last log that has any was committed, in nanoseconds since the epoch.
+    pub pending_since_ns: Option<i64>,
     /// Epoch: odd while a transaction writes, or after a writer died.
     pub epoch: u64,
+    /// A connection of ours keeps EXCLUSIVE between its transactions: nobody else can commit.
+    pub is_kept_exclusive: bool,
     /// Change counter after the last transaction of ours, if there was one.
     pub last_cc: Option<u32>,
     /// Oldest generation whose log is still there, if it is older than the current one.
@@ -105,8 +108,9 @@ impl Folder {
             .collect();
         Ok(Progress {
             head,
-            log_since_ns: (head.len_bytes > 0).then(|| control.pending_since_ns()),
+            pending_since_ns: Some(control.pending_since_ns()).filter(|at_ns| *at_ns > 0),
             epoch: control.epoch(),
+            is_kept_exclusive: process_lives(control.exclusive_owner()),
             last_cc: known_cc(control.last_cc()),
             sealed,
             logs_len_bytes,

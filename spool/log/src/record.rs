@@ -21,7 +21,7 @@ const MAGIC: u32 = u32::from_le_bytes(*b"VNL1");
 const KIND_ROLLBACK_JOURNAL: u16 = 1;
 const FLAG_FULL_IMAGE: u16 = 1;
 const FIXED_LEN_BYTES: usize = 80;
-const CHECKSUM_LEN_BYTES: usize = 8;
+pub(crate) const CHECKSUM_LEN_BYTES: usize = 8;
 const ENTRY_LEN_BYTES: usize = 12;
 const SPAN_LEN_BYTES: usize = 8;
 

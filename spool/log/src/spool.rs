@@ -2,14 +2,17 @@
 //!
 //! Nothing here is ever synced to disk: state of another boot is ignored, so what a crash of the machine leaves behind is never read.
 
+use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use verneuil_config::SpoolConfig;
+use verneuil_dbfile::fork::ForkLocal;
 
 use crate::control::PageIdentity;
 use crate::error::SpoolError;
@@ -19,6 +22,9 @@ const INSTANCE_FILE: &str = "instance";
 const BOOT_PREFIX: &str = "boot-";
 const PRIVATE_DIR: u32 = 0o700;
 const PRIVATE_FILE: u32 = 0o600;
+
+/// The ids of the spools that this process has used, by root: a handful.
+static INSTANCES: ForkLocal<Mutex<HashMap<PathBuf, [u8; 16]>>> = ForkLocal::new(Mutex::default);
 
 /// A spool directory. Cheap to make and to clone: nothing on disk is touched before a database is opened.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -172,20 +178,32 @@ impl Spool {
     }
 
     /// The id that tells writers of one name in the store apart; made when the spool is, and kept over reboots.
+    ///
+    /// A spool that was deleted while this process used it comes back with its old id: with a new one, this host would take its own manifests
+    /// for those of another source.
     fn instance_id(&self) -> Result<[u8; 16], SpoolError> {
-        match self.read_instance_id() {
-            Err(error) if error.is_not_found() => {}
-            other => return other,
-        }
-        let random = random_bytes()?;
+        let remembered = || {
+            INSTANCES
+                .get()
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+        };
+        let id = match self.read_instance_id() {
+            Err(error) if error.is_not_found() => {
+                let known = remembered().get(&self.root).copied();
+                self.make_instance_id(known)?
+            }
+            other => other?,
+        };
+        remembered().insert(self.root.clone(), id);
+        Ok(id)
+    }
+
+    fn make_instance_id(&self, known: Option<[u8; 16]>) -> Result<[u8; 16], SpoolError> {
+        let id = known.map_or_else(random_bytes, Ok)?;
         let path = self.root.join(INSTANCE_FILE);
         // Linked and not renamed: of two processes that start at once, the first one's stays.
-        publish_file(
-            &path,
-            &self.root,
-            to_hex(&random).as_bytes(),
-            Publish::IfAbsent,
-        )?;
+        publish_file(&path, &self.root, to_hex(&id).as_bytes(), Publish::IfAbsent)?;
         self.read_instance_id()
     }
 

@@ -1,65 +1,57 @@
-//! One write transaction, from its first write to its record in the log: writer steps 1 to 7 of the protocol. Held by `writer`; marks in `control`,
-//! appends `record`s.
+//! One write transaction, from its first write to the moment after its record: writer steps 1 to 7 of the protocol. Held by `writer`; marks in
+//! `control`; `append` writes the record.
 
 use std::collections::BTreeMap;
-use std::fs::{File, Metadata};
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::fs::File;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
 use std::sync::atomic::fence;
 
-use verneuil_dbfile::{Header, read_header};
+use verneuil_dbfile::{FileId, Header, read_header};
 
-use crate::chunks::{CHUNK_LEN_BYTES, ChunkSet, chunk_len};
-use crate::control::{Control, LogHead};
+use crate::append::Appended;
+use crate::chunks::{CHUNK_LEN_BYTES, ChunkSet};
+use crate::control::Control;
 use crate::database::Database;
 use crate::error::SpoolError;
 use crate::folder::Folder;
-use crate::record::{self, NewEntry, RecordHead, encoded_len};
+use crate::place::Place;
 use crate::spans::{Spans, insert_file_range};
-use crate::target::now_ns;
 
 /// A transaction that touches more chunks than this (64 MiB) is not copied: reading it back would delay the commit and take memory.
 const COPIED_CHUNKS_MAX: u64 = 1_024;
-/// A generation may always grow to this, so that small databases don't overflow at once.
-const GENERATION_LEN_MIN_BYTES: u64 = 8 << 20;
-/// A generation never grows beyond this: what waits longer for a store is better read from the database once than written to a log.
-const GENERATION_LEN_MAX_BYTES: u64 = 1 << 30;
 
 /// A transaction that is being followed.
 #[derive(Debug)]
 pub(crate) struct Transaction {
-    database: Arc<Database>,
-    folder: Arc<Folder>,
+    pub(crate) database: Arc<Database>,
+    pub(crate) folder: Arc<Folder>,
     /// Our odd epoch.
     epoch: u64,
     /// As it was before.
-    header: Header,
-    file_len_before: u64,
+    pub(crate) header: Header,
+    pub(crate) file_len_before: u64,
     /// Length of the file, as the writes so far have left it.
-    file_len: u64,
+    pub(crate) file_len: u64,
     /// Chunks that this transaction has marked.
-    mine: ChunkSet,
+    pub(crate) mine: ChunkSet,
     /// Chunks that a dead writer had left marked.
     adopted: ChunkSet,
-    spans: BTreeMap<u32, Spans>,
+    pub(crate) spans: BTreeMap<u32, Spans>,
     /// No payload: `mine` becomes to-do at the end.
-    overflow: bool,
+    pub(crate) overflow: bool,
     /// Some chunk could not be marked: everything becomes to-do at the end.
-    unmarked: bool,
-}
-
-/// How the end of a transaction left the log.
-enum Appended {
-    /// In the log of this generation, with these chunks.
-    Logged(u32, Vec<u32>),
-    /// Not in the log: to-do.
-    ToDo,
+    pub(crate) unmarked: bool,
 }
 
 impl Transaction {
     /// `Ok(None)` when there is no spool, which is known already.
-    pub fn begin(database: &Arc<Database>, file: &File) -> Result<Option<Self>, String> {
+    pub fn begin(
+        database: &Arc<Database>,
+        file: &File,
+        place: Place,
+        is_leaving_wal: bool,
+    ) -> Result<Option<Self>, String> {
         let Some(mut folder) = database.folder_for_writer() else {
             return Ok(None);
         };
@@ -69,32 +61,23 @@ impl Transaction {
                 None => return Ok(None),
             }
         }
-        let meta = file
-            .metadata()
-            .map_err(|error| SpoolError::io("stat", database.path())(error).to_string())?;
-        if meta.nlink() == 0 {
-            return Err(format!(
-                "{:?} was deleted or replaced while it was open",
-                database.path()
-            ));
-        }
+        let file_len = place.check(file, database.path())?;
         let header = read_header(file)
             .map_err(|error| SpoolError::io("read", database.path())(error).to_string())?;
-        if header.is_wal() {
-            return Err(format!(
-                "{:?} is in WAL mode, which is not replicated yet",
-                database.path()
-            ));
+        if header.is_wal() && !is_leaving_wal {
+            // Somebody else has switched: this connection will see it when it reads the header.
+            database.set_wal(true);
+            return Ok(None);
         }
-        let (epoch, adopted) = announce(&folder.control, database, &header, &meta)
+        let (epoch, adopted) = announce(&folder.control, database, &header, place.file)
             .map_err(|error| error.to_string())?;
         Ok(Some(Self {
             folder,
             database: database.clone(),
             epoch,
             header,
-            file_len_before: meta.len(),
-            file_len: meta.len(),
+            file_len_before: file_len,
+            file_len,
             mine: ChunkSet::default(),
             adopted,
             spans: BTreeMap::new(),
@@ -212,157 +195,6 @@ impl Transaction {
             control.need_everything();
         }
     }
-
-    /// Steps 5 and 6. Fills in the header that the file has now, if it came along with what was read.
-    fn append(
-        &self,
-        file: &File,
-        buffer: &mut Vec<u8>,
-        header: &mut Option<Header>,
-    ) -> Result<Appended, SpoolError> {
-        if self.overflow || self.unmarked {
-            return Ok(Appended::ToDo);
-        }
-        let bound = self
-            .file_len
-            .clamp(GENERATION_LEN_MIN_BYTES, GENERATION_LEN_MAX_BYTES);
-        // A second time when the copier seals in between; never a third: a fast copier could keep the writer here for ever.
-        for _ in 0..2 {
-            let head = self.folder.control.head();
-            let entries = self.entries(head.generation);
-            let len = encoded_len(&entries);
-            if u64::from(head.len_bytes) + len as u64 > bound {
-                break;
-            }
-            *header = Some(self.encode(file, head, &entries, buffer)?);
-            let log = match self.folder.open_log(head.generation) {
-                Err(error) if error.is_not_found() && self.folder.control.head() != head => {
-                    continue;
-                }
-                log => log?,
-            };
-            fence(SeqCst);
-            // At `len`, never at the end of the file: what lies beyond is the torn record of a dead writer.
-            log.write_all_at(buffer, u64::from(head.len_bytes))
-                .map_err(SpoolError::io(
-                    "write",
-                    &self.folder.log_path(head.generation),
-                ))?;
-            fence(SeqCst);
-            let after = LogHead {
-                len_bytes: head.len_bytes + len as u32,
-                ..head
-            };
-            if self.folder.control.move_head(head, after) {
-                if head.len_bytes == 0 {
-                    self.folder.control.set_pending_since_ns(now_ns());
-                }
-                return Ok(Appended::Logged(
-                    head.generation,
-                    entries.iter().map(|entry| entry.chunk).collect(),
-                ));
-            }
-        }
-        Ok(Appended::ToDo)
-    }
-
-    /// What a record of this transaction holds: full images of chunks that the log of `generation` has none of, else what was written.
-    fn entries(&self, generation: u32) -> Vec<NewEntry> {
-        let entry = |(chunk, spans): (&u32, &Spans)| {
-            let len = chunk_len(self.file_len, *chunk);
-            let full_image = self.folder.control.imaged_gen(*chunk) != generation;
-            let image_len = if full_image { len } else { 0 };
-            (len > 0).then(|| NewEntry {
-                chunk: *chunk,
-                full_image,
-                spans: spans.clipped(len).collect(),
-                image_len,
-            })
-        };
-        self.spans.iter().filter_map(entry).collect()
-    }
-
-    /// Reads the payload back from the file, one `pread` per chunk, and makes the record. Returns the file's header.
-    fn encode(
-        &self,
-        file: &File,
-        head: LogHead,
-        entries: &[NewEntry],
-        buffer: &mut Vec<u8>,
-    ) -> Result<Header, SpoolError> {
-        let read = |bytes: &mut [u8], offset: u64| {
-            file.read_exact_at(bytes, offset)
-                .map_err(SpoolError::io("read back", self.database.path()))
-        };
-        record::start(buffer, entries);
-        let payload = buffer.len();
-        for entry in entries {
-            let first = u64::from(entry.chunk) * CHUNK_LEN_BYTES;
-            let at = buffer.len();
-            match (entry.full_image, entry.spans.as_slice()) {
-                (true, _) => {
-                    buffer.resize(at + entry.image_len as usize, 0);
-                    read(&mut buffer[at..], first)?;
-                }
-                (false, []) => {}
-                (false, [start, .., end]) => {
-                    // Several spans: one read of what covers them, then closed up.
-                    buffer.resize(at + (end.end - start.start) as usize, 0);
-                    read(&mut buffer[at..], first + u64::from(start.start))?;
-                    let mut to = at;
-                    for span in &entry.spans {
-                        let from = at + (span.start - start.start) as usize;
-                        buffer.copy_within(from..from + span.len(), to);
-                        to += span.len();
-                    }
-                    buffer.truncate(to);
-                }
-                (false, [span]) => {
-                    buffer.resize(at + span.len(), 0);
-                    read(&mut buffer[at..], first + u64::from(span.start))?;
-                }
-            }
-        }
-        let header = self.header_after(file, entries, &buffer[payload..])?;
-        let record_head = RecordHead {
-            generation: head.generation,
-            log_offset: head.len_bytes,
-            cc_before: self.header.change_counter,
-            cc_after: header.change_counter,
-            file_len_before: self.file_len_before,
-            file_len: self.file_len,
-            commit_time_ns: now_ns(),
-            page_size: header.page_size,
-        };
-        record::finish(buffer, &record_head, entries);
-        Ok(header)
-    }
-
-    /// The header that the file has now: mostly among what was read back, for every commit changes it.
-    fn header_after(
-        &self,
-        file: &File,
-        entries: &[NewEntry],
-        payload: &[u8],
-    ) -> Result<Header, SpoolError> {
-        if !self.mine.contains(0) {
-            return Ok(self.header);
-        }
-        let whole = |entry: &NewEntry| {
-            entry.full_image
-                || entry
-                    .spans
-                    .first()
-                    .is_some_and(|span| span.start == 0 && span.len() >= Header::LEN_BYTES)
-        };
-        let there = entries
-            .first()
-            .is_some_and(|entry| entry.chunk == 0 && whole(entry));
-        match payload.first_chunk().filter(|_| there) {
-            Some(bytes) => Ok(Header::parse(bytes)),
-            None => read_header(file).map_err(SpoolError::io("read", self.database.path())),
-        }
-    }
 }
 
 /// Steps 1 to 3; returns the odd epoch, and what a dead writer had left dirty.
@@ -370,7 +202,7 @@ fn announce(
     control: &Control,
     database: &Database,
     file_header: &Header,
-    meta: &Metadata,
+    file: FileId,
 ) -> Result<(u64, ChunkSet), SpoolError> {
     fence(SeqCst);
     let before = control.epoch();
@@ -386,16 +218,15 @@ fn announce(
     // Step 3. A foreign commit, a transaction of ours that went by unspooled, or another file of that name.
     let header = control.map.header();
     let same_file =
-        header.db_dev.load(SeqCst) == meta.dev() && header.db_ino.load(SeqCst) == meta.ino();
-    if control.last_cc() != u64::from(file_header.change_counter)
-        || !same_file
-        || database.take_missed()
-    {
+        header.db_dev.load(SeqCst) == file.dev && header.db_ino.load(SeqCst) == file.ino;
+    // Taken in any case: what was missed is to do from now on, whatever else there is to say.
+    let has_missed = database.take_missed();
+    if control.last_cc() != u64::from(file_header.change_counter) || !same_file || has_missed {
         control.need_everything();
     }
     if !same_file {
-        header.db_dev.store(meta.dev(), SeqCst);
-        header.db_ino.store(meta.ino(), SeqCst);
+        header.db_dev.store(file.dev, SeqCst);
+        header.db_ino.store(file.ino, SeqCst);
     }
     Ok((epoch, adopted))
 }

@@ -7,11 +7,12 @@ mod common;
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::Ordering::SeqCst;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 
 use common::{Bench, CHUNK, Op, replay_over};
 use proptest::prelude::*;
-use verneuil_spool::{Need, Writer};
+use verneuil_spool::{Need, Spool, Writer};
 
 fn op() -> impl Strategy<Value = Op> {
     let write = (0u64..6 * 128, 1u64..40, any::<u8>()).prop_map(|(page, pages, byte)| Op::Write {
@@ -263,6 +264,78 @@ fn a_commit_while_the_copier_seals_goes_to_the_next_generation() {
     assert_eq!(replay.records(), 1);
     replay_over(&mut base, &replay);
     assert!(base == bench.content());
+}
+
+#[test]
+fn a_record_that_comes_too_late_is_written_once_more_and_replays() {
+    const LATE_MIN: usize = 5;
+    let until = std::time::Instant::now() + std::time::Duration::from_secs(60);
+    let mut bench = Bench::new(4 * CHUNK);
+    bench.transaction(&[]);
+    bench.settle();
+    let mut base = bench.content();
+    let lock = bench.lock();
+    let (stop, late) = (AtomicBool::new(false), AtomicUsize::new(0));
+    let sealed = std::thread::scope(|scope| {
+        // At most one seal for each transaction, at another moment each time: some fall between a record and its head.
+        let sealer = scope.spawn(|| {
+            let mut sealed = Vec::new();
+            while !stop.load(SeqCst) {
+                let epoch = lock.epoch();
+                if epoch.is_multiple_of(2) {
+                    continue;
+                }
+                for _ in 0..(epoch * 37) % 5_000 {
+                    std::hint::spin_loop();
+                }
+                sealed.push(lock.seal().unwrap());
+                while lock.epoch() == epoch {}
+                let last = sealed[sealed.len() - 1];
+                let on_disk = log_len(&bench.spool, last.generation);
+                if on_disk > u64::from(last.len_bytes.unwrap()) {
+                    late.fetch_add(1, SeqCst);
+                }
+            }
+            sealed
+        });
+        let mut round = 0;
+        let mut writer = Writer::new(bench.database.clone());
+        while late.load(SeqCst) < LATE_MIN && std::time::Instant::now() < until {
+            round += 1;
+            let (offset, byte) = ((round * 4_099) % (3 * CHUNK), round as u8);
+            let page = page_with_counter(round as u32 + 1);
+            for (offset, bytes) in [(offset.max(512), &vec![byte; 700]), (0, &page)] {
+                if !writer.is_active() {
+                    writer.begin(&bench.file);
+                }
+                writer.will_write(offset, bytes.len() as u64);
+                bench.file.write_all_at(bytes, offset).unwrap();
+            }
+            writer.end(&bench.file, || Ok(false));
+        }
+        stop.store(true, SeqCst);
+        sealer.join().unwrap()
+    });
+    assert!(late.load(SeqCst) >= LATE_MIN, "no record came too late");
+    assert!(!lock.has_todo().unwrap(), "all of them are in a log");
+    for sealed in sealed.into_iter().chain([lock.seal().unwrap()]) {
+        replay_over(&mut base, &lock.replay(sealed).unwrap());
+        lock.delete(sealed).unwrap();
+    }
+    assert!(base == bench.content());
+}
+
+fn log_len(spool: &Spool, generation: u32) -> u64 {
+    let folder = &spool.contents().unwrap().folders[0];
+    std::fs::metadata(folder.join(format!("log-{generation}"))).map_or(0, |meta| meta.len())
+}
+
+fn page_with_counter(counter: u32) -> Vec<u8> {
+    let mut page = vec![0; 512];
+    page[16..18].copy_from_slice(&512u16.to_be_bytes());
+    page[18..20].copy_from_slice(&[1, 1]);
+    page[24..28].copy_from_slice(&counter.to_be_bytes());
+    page
 }
 
 #[test]

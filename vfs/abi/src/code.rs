@@ -64,6 +64,8 @@ codes! {
     NOTICE = 27;
     /// A message for `sqlite3_log` that reports something that may become a problem.
     WARNING = 28;
+    /// The shared memory must be initialised, and can only be read.
+    READONLY_CANTINIT = 8 | (5 << 8);
     /// The directory of the journal can't be written.
     READONLY_DIRECTORY = 8 | (6 << 8);
     /// A read failed.
@@ -96,10 +98,20 @@ codes! {
     IOERR_LOCK = 10 | (15 << 8);
     /// A file could not be closed.
     IOERR_CLOSE = 10 | (16 << 8);
+    /// The file of the shared memory could not be made ready.
+    IOERR_SHMOPEN = 10 | (18 << 8);
+    /// The file of the shared memory could not be made long enough.
+    IOERR_SHMSIZE = 10 | (19 << 8);
+    /// A lock on the shared memory failed, and not because somebody holds one.
+    IOERR_SHMLOCK = 10 | (20 << 8);
+    /// The shared memory could not be mapped.
+    IOERR_SHMMAP = 10 | (21 << 8);
     /// The file that should be deleted does not exist.
     IOERR_DELETE_NOENT = 10 | (23 << 8);
     /// No directory for temporary files can be used.
     IOERR_GETTEMPPATH = 10 | (25 << 8);
+    /// A memory map failed.
+    IOERR_MMAP = 10 | (24 << 8);
     /// The file system is damaged.
     IOERR_CORRUPTFS = 10 | (33 << 8);
     /// The path can't be made absolute.

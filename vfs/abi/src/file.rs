@@ -3,6 +3,7 @@
 
 use crate::code::{Code, Result};
 use crate::control::FileControl;
+use crate::shm::{Mapped, ShmLock, ShmRegion, ShmSlots};
 use crate::sys::consts as c;
 use std::ffi::c_int;
 
@@ -84,7 +85,7 @@ impl DeviceCharacteristics {
 ///
 /// A panic in a method is caught, logged, and becomes that method's `SQLITE_IOERR_…`. Dropping the file closes it.
 ///
-/// The rollback-journal methods only (`iVersion` 1): SQLite does not offer WAL mode or memory maps on such a file.
+/// A file that has no shared memory says so with [`File::offers_wal`].
 pub trait File: Send + Sized + 'static {
     /// Fills the buffer from `offset`.
     ///
@@ -149,6 +150,59 @@ pub trait File: Send + Sized + 'static {
 
     /// What the device promises.
     fn device_characteristics(&mut self) -> DeviceCharacteristics;
+
+    /// May SQLite use WAL mode on this file, in normal locking mode? Asked after xOpen, and after each xRead, xWrite, xLock,
+    /// xShmUnmap and xFileControl, and must be cheap: no system call, no lock.
+    ///
+    /// A "no" hides xShmMap from SQLite: `PRAGMA journal_mode=WAL` keeps the old mode, and a database that is in WAL mode
+    /// can't be opened. It takes effect when the connection does not use shared memory. In `locking_mode=EXCLUSIVE`
+    /// SQLite needs no shared memory for WAL mode, and does not look.
+    fn offers_wal(&self) -> bool {
+        true
+    }
+
+    /// Lends region number `region` of the shared memory, each `region_len` bytes long, and attaches to the shared memory if
+    /// this is the first one. A region that does not exist is made if `extend` says so; else there is none.
+    ///
+    /// # Errors
+    /// `READONLY_CANTINIT` when nobody else is attached and this connection may not write: it is attached all the same;
+    /// `BUSY` while somebody else initialises, `CANTOPEN`, `IOERR_SHMOPEN`, `IOERR_SHMSIZE`, `IOERR_SHMMAP`, `IOERR_LOCK`.
+    fn shm_map(&mut self, region: usize, region_len: usize, extend: bool) -> Result<ShmRegion>;
+
+    /// Takes or releases locks on slots of the shared memory. Never waits.
+    ///
+    /// # Errors
+    /// `BUSY` when somebody else's lock is in the way, `IOERR_SHMLOCK`; the locks are what they were.
+    fn shm_lock(&mut self, slots: ShmSlots, how: ShmLock) -> Result<()>;
+
+    /// Orders accesses to the shared memory; the caller has made a full memory barrier already.
+    fn shm_barrier(&mut self) {}
+
+    /// Detaches from the shared memory, with all locks on it. `delete` unlinks it: SQLite asks for that when no other
+    /// connection to the database is left.
+    ///
+    /// # Errors
+    /// None that SQLite would look at.
+    fn shm_unmap(&mut self, delete: bool) -> Result<()>;
+
+    /// Lends `len` bytes at `offset` of the file as memory; none makes SQLite read them.
+    ///
+    /// # Errors
+    /// `IOERR_FSTAT`.
+    fn fetch(&mut self, offset: u64, len: usize) -> Result<Option<Mapped>> {
+        let _ = (offset, len);
+        Ok(None)
+    }
+
+    /// Takes back what was lent at `offset`; without one, nothing is lent any more, and the file may have changed behind
+    /// our back: no map may outlive this.
+    ///
+    /// # Errors
+    /// None that SQLite would look at.
+    fn unfetch(&mut self, offset: Option<u64>) -> Result<()> {
+        let _ = offset;
+        Ok(())
+    }
 
     /// Closes the file.
     ///

@@ -2,6 +2,7 @@
 //! `vfs_callbacks`.
 
 use std::ffi::{c_char, c_int, c_void};
+use std::sync::atomic::{AtomicI32, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// The Julian day of 1970-01-01, in milliseconds.
@@ -52,6 +53,22 @@ pub fn random_u64() -> u64 {
     // SAFETY: eight bytes of our own.
     unsafe { randomness(bytes.as_mut_ptr().cast(), 8) };
     u64::from_ne_bytes(bytes)
+}
+
+/// Where SQLite's lock bytes begin right now, as far as it can be seen. SQLite's own test programs move them while they run, and
+/// show the variable; elsewhere it is hidden or stays what it is. None is the usual place.
+#[must_use]
+pub fn pending_byte() -> Option<u64> {
+    // SAFETY: a NUL-terminated name, looked up in what is loaded. Looked up each time: it takes a microsecond per database that is
+    // opened, and a library may come or go.
+    let symbol = unsafe { libc::dlsym(libc::RTLD_DEFAULT, c"sqlite3PendingByte".as_ptr()) };
+    if symbol.is_null() {
+        return None;
+    }
+    // SAFETY: a symbol of that name is SQLite's `int`, in an executable or a library that is loaded. Read as an atomic, because
+    // the test program may move the bytes at any time.
+    let value = unsafe { AtomicI32::from_ptr(symbol.cast()) }.load(Ordering::Relaxed);
+    u64::try_from(value).ok().filter(|value| *value > 0)
 }
 
 /// # Safety

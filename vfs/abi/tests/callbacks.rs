@@ -11,7 +11,7 @@ use std::ptr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use verneuil_abi::{
     Access, Code, DeviceCharacteristics, File, FileControl, FullPathname, LockLevel, OpenRequest,
-    Opened, Result, SyncFlags, Vfs, register,
+    Opened, Result, ShmLock, ShmRegion, ShmSlots, SyncFlags, Vfs, register,
 };
 
 /// A database in memory that panics where it is told to.
@@ -95,12 +95,31 @@ impl File for PanickyFile {
 
     fn file_control(&mut self, control: FileControl<'_>) -> Result<()> {
         match control {
-            FileControl::Pragma(pragma) if pragma.is("shout") => match pragma.argument {
-                Some(text) => pragma.answer(&text.to_string_lossy().to_uppercase()),
+            FileControl::Pragma(pragma) if pragma.is("shout") => match pragma.argument() {
+                Some(text) => {
+                    let text = text.to_string_lossy().to_uppercase();
+                    pragma.answer(&text)
+                }
                 None => Err(pragma.fail("shout needs something to shout")),
             },
             _ => Err(Code::NOTFOUND),
         }
+    }
+
+    fn offers_wal(&self) -> bool {
+        false
+    }
+
+    fn shm_map(&mut self, _: usize, _: usize, _: bool) -> Result<ShmRegion> {
+        Err(Code::IOERR_SHMMAP)
+    }
+
+    fn shm_lock(&mut self, _: ShmSlots, _: ShmLock) -> Result<()> {
+        Err(Code::IOERR_SHMLOCK)
+    }
+
+    fn shm_unmap(&mut self, _: bool) -> Result<()> {
+        Ok(())
     }
 
     fn sector_size(&mut self) -> c_int {

@@ -8,7 +8,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::fmt;
 use std::io::{self, Write};
 use std::os::fd::AsFd;
-use std::sync::{Mutex, PoisonError};
+use std::sync::OnceLock;
 use tracing::{Event, Level, Metadata, Subscriber};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::format::Writer;
@@ -16,20 +16,20 @@ use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, MakeWriter}
 use tracing_subscriber::registry::LookupSpan;
 use verneuil_abi::{Api, Code};
 
-/// The libraries whose `sqlite3_log` gets a copy of each line.
-static LIBRARIES: Mutex<Vec<Api>> = Mutex::new(Vec::new());
+/// More SQLite libraries than a process has; beyond, lines go to stderr only.
+const LIBRARIES_MAX: usize = 16;
+/// The libraries whose `sqlite3_log` gets a copy of each line, filled from the front. Read without a lock: a forked child logs, too.
+static LIBRARIES: [OnceLock<Api>; LIBRARIES_MAX] = [const { OnceLock::new() }; LIBRARIES_MAX];
 
 /// Adds a library, and starts logging with the first one.
 pub(crate) fn start(api: Api) {
-    {
-        let mut libraries = LIBRARIES.lock().unwrap_or_else(PoisonError::into_inner);
-        if libraries
-            .iter()
-            .any(|known| known.address() == api.address())
-        {
-            return;
+    for slot in &LIBRARIES {
+        match slot.get() {
+            Some(known) if known.address() == api.address() => return,
+            Some(_) => {}
+            None if slot.set(api).is_ok() => break,
+            None => {}
         }
-        libraries.push(api);
     }
     let filter = EnvFilter::builder()
         .with_default_directive(tracing::level_filters::LevelFilter::ERROR.into())
@@ -96,12 +96,7 @@ impl Write for Sink {
     fn write(&mut self, event: &[u8]) -> io::Result<usize> {
         let line = one_line(&String::from_utf8_lossy(event));
         to_stderr(&line);
-        // The list is copied, so that a log callback that is slow, or loads extensions itself, holds nobody up.
-        let libraries = LIBRARIES
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone();
-        for library in libraries {
+        for library in LIBRARIES.iter().map_while(OnceLock::get) {
             library.log(self.code, &line);
         }
         Ok(event.len())
@@ -131,8 +126,8 @@ fn to_stderr(line: &str) {
     {
         return;
     }
-    // One write, so that lines of several threads or processes don't mix.
-    let _ = stderr.lock().write_all(format!("{line}\n").as_bytes());
+    // One write, so that lines of several threads or processes don't mix; and no lock, which a forked child may find locked.
+    let _ = nix::unistd::write(&stderr, format!("{line}\n").as_bytes());
 }
 
 #[cfg(test)]

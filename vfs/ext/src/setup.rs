@@ -1,9 +1,9 @@
 //! From the configuration ([`configure`], else `VERNEUIL_CONFIG`) to registered VFSes; called by the entry points.
 
-use crate::replication::InProcess;
-use crate::{logging, residence};
+use crate::{logging, replication, residence};
 use std::fmt;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::OnceLock;
+use std::time::Duration;
 use verneuil_abi::Api;
 use verneuil_config::Config;
 use verneuil_spool::Spool;
@@ -71,10 +71,6 @@ pub(crate) fn register(api: Api) -> Result<(), String> {
     registered.map(drop).map_err(|error| error.to_string())
 }
 
-/// The copiers of this process and the configurations that they run under: two SQLite libraries with the same
-/// configuration share one, and with it its pace.
-static COPIERS: Mutex<Vec<(Config, Arc<InProcess>)>> = Mutex::new(Vec::new());
-
 /// What replication needs; none if the configuration doesn't ask for any.
 ///
 /// # Errors
@@ -87,19 +83,13 @@ fn replication_of(config: &Config) -> Result<Option<ReplicationSetup>, String> {
         return Ok(None);
     }
     let hostname = config.host_name().map_err(|error| error.to_string())?;
-    let mut copiers = COPIERS.lock().unwrap_or_else(PoisonError::into_inner);
-    let copier = match copiers.iter().find(|(known, _)| known == config) {
-        Some((_, copier)) => Arc::clone(copier),
-        None => {
-            let copier = Arc::new(InProcess::new(config));
-            copiers.push((config.clone(), Arc::clone(&copier)));
-            copier
-        }
-    };
     Ok(Some(ReplicationSetup {
         spool: Spool::new(spool),
         hostname,
         targets: config.targets.clone(),
-        replication: copier,
+        replicate: config.replicate.clone(),
+        journal_wal: config.journal_wal,
+        close_limit: Duration::from_millis(config.copier.drain_on_close_ms),
+        replication: replication::of(config),
     }))
 }

@@ -3,20 +3,28 @@
 //! under the name `linux`, and `verneuil-tracking` wraps it.
 //!
 //! In order: `vfs` (opening, deleting, looking at files), `file` (reading, writing, syncing), `locks` (the five
-//! lock levels on their byte ranges), `permissions` (mode and owner of journals), `temporary` (names and directories of
-//! temporary files), `pathname` (absolute paths), `durable` (syncing directories).
-//!
-//! Rollback journals only: no shared memory, no memory maps.
+//! lock levels on their byte ranges) with `pending` (where these are) and `ofd` (one lock), `shm` (the shared memory of WAL
+//! mode), `mmap` (pages of the database as memory), `map` (the `unsafe` of both), `permissions` (mode and owner of journals),
+//! `forked` (what children leave alone), `temporary` (names and directories of temporary files), `pathname` (absolute paths), `durable` (syncing directories).
 
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 mod durable;
 pub mod file;
+mod forked;
 pub mod locks;
+// The one module that must: memory that SQLite is lent.
+#[allow(unsafe_code)]
+mod map;
+mod mmap;
+mod ofd;
 mod pathname;
+mod pending;
 mod permissions;
+mod shm;
 mod temporary;
 pub mod vfs;
 
-pub use file::UnixFile;
+pub use file::{SharedFile, UnixFile};
+pub use pending::current_lock_bytes;
 pub use vfs::{UnixOptions, UnixVfs};

@@ -17,11 +17,10 @@
 //!
 //! `unix` takes POSIX locks, which belong to a process, and counts its own connections by inode. These are OFD locks,
 //! which belong to an open file: each connection is alone, needs no table of inodes, and conflicts with every other
-//! connection, in this process or another, with either kind of lock.
+//! connection, in this process or another, with either kind of lock. What a forked child may do with them is in `file/inherited`.
 
+use crate::ofd::{Kind, code_of, held_by_others, set};
 use nix::errno::Errno;
-use nix::fcntl::{FcntlArg, fcntl};
-use nix::libc;
 use std::os::fd::AsFd;
 use verneuil_abi::{Code, LockLevel};
 use verneuil_dbfile::LockBytes;
@@ -42,14 +41,6 @@ pub struct LockFailure {
     pub errno: Errno,
 }
 
-/// The kinds of lock that the kernel knows.
-#[derive(Clone, Copy)]
-enum Kind {
-    Read,
-    Write,
-    Unlock,
-}
-
 impl Locks {
     /// No lock, on a file whose lock bytes are `bytes`.
     #[must_use]
@@ -58,6 +49,17 @@ impl Locks {
             bytes,
             level: LockLevel::None,
         }
+    }
+
+    /// Where the lock bytes are.
+    #[must_use]
+    pub const fn bytes(&self) -> LockBytes {
+        self.bytes
+    }
+
+    /// Writes down a lower level without any system call: the locks were another process's, or are gone with their descriptor.
+    pub fn forget(&mut self, level: LockLevel) {
+        self.level = self.level.min(level);
     }
 
     /// The level held.
@@ -137,9 +139,7 @@ impl Locks {
     /// # Errors
     /// What the kernel says.
     pub fn reserved_by_other(&self, fd: &impl AsFd) -> Result<bool, Errno> {
-        let mut probe = flock(Kind::Write, self.reserved());
-        fcntl(fd, FcntlArg::F_OFD_GETLK(&mut probe))?;
-        Ok(i32::from(probe.l_type) != libc::F_UNLCK)
+        Ok(held_by_others(fd, self.reserved())? != Kind::Unlock)
     }
 
     fn pending(&self) -> (u64, u64) {
@@ -155,41 +155,11 @@ impl Locks {
     }
 }
 
-/// One non-blocking change of the locks on `len` bytes from `start`; 0 bytes are all bytes.
-fn set(fd: &impl AsFd, kind: Kind, range: (u64, u64)) -> Result<(), Errno> {
-    fcntl(fd, FcntlArg::F_OFD_SETLK(&flock(kind, range))).map(drop)
-}
-
-#[allow(clippy::cast_possible_truncation)] // constants of the C header, all below ten
-fn flock(kind: Kind, (start, len): (u64, u64)) -> libc::flock {
-    let kind = match kind {
-        Kind::Read => libc::F_RDLCK,
-        Kind::Write => libc::F_WRLCK,
-        Kind::Unlock => libc::F_UNLCK,
-    };
-    libc::flock {
-        l_type: kind as libc::c_short,
-        l_whence: libc::SEEK_SET as libc::c_short,
-        l_start: start.cast_signed(),
-        l_len: len.cast_signed(),
-        // Must be 0 for OFD locks.
-        l_pid: 0,
-    }
-}
-
-/// The code for a lock that was not taken: the same errnos mean "busy" as in `unix`.
 fn not_taken(errno: Errno) -> LockFailure {
-    let code = match errno {
-        Errno::EACCES
-        | Errno::EAGAIN
-        | Errno::ETIMEDOUT
-        | Errno::EBUSY
-        | Errno::EINTR
-        | Errno::ENOLCK => Code::BUSY,
-        Errno::EPERM => Code::PERM,
-        _ => Code::IOERR_LOCK,
-    };
-    LockFailure { code, errno }
+    LockFailure {
+        code: code_of(errno, Code::IOERR_LOCK),
+        errno,
+    }
 }
 
 fn unlock_failed(errno: Errno) -> LockFailure {

@@ -69,6 +69,14 @@ impl Permission {
         })
     }
 
+    /// What the shared memory of a database takes after: the database.
+    pub(crate) fn of_shared_memory(database: &fs::Metadata) -> Permission {
+        Permission {
+            exact_mode: Some(database.mode() & 0o777),
+            owner: Some((database.uid(), database.gid())),
+        }
+    }
+
     /// Gives a file that was just opened what `open(2)` could not: the bits that the umask took, and the owner.
     pub(crate) fn apply(&self, file: &File) {
         let Some(exact_mode) = self.exact_mode else {
@@ -92,7 +100,7 @@ impl Permission {
 
 /// The database of a journal: its name up to the last `-` (`x.db-journal`, `x.db-wal`); none without one behind the
 /// last dot.
-fn database_of(journal: &Path) -> Option<&Path> {
+pub(crate) fn database_of(journal: &Path) -> Option<&Path> {
     let bytes = journal.as_os_str().as_bytes();
     let at = bytes.iter().rposition(|byte| matches!(byte, b'-' | b'.'))?;
     (at > 0 && bytes[at] == b'-').then(|| Path::new(OsStr::from_bytes(&bytes[..at])))

@@ -2,10 +2,12 @@
 //! `file`.
 
 use crate::durable::sync_directory_of;
-use crate::file::{Descriptor, UnixFile, UnixFileParts};
+use crate::file::{Companion, Descriptor, UnixFile, UnixFileParts};
+use crate::forked::{is_others_journal, refusal};
 use crate::locks::Locks;
 use crate::pathname::full_pathname;
-use crate::permissions::Permission;
+use crate::pending::current_lock_bytes;
+use crate::permissions::{Permission, database_of};
 use crate::temporary::TemporaryFiles;
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
@@ -14,6 +16,7 @@ use nix::unistd::{AccessFlags, access};
 use std::fs::{self, File as StdFile};
 use std::io::{self, ErrorKind};
 use std::os::fd::AsRawFd;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -21,19 +24,28 @@ use verneuil_abi::{Access, Code, FullPathname, OpenFlags, OpenRequest, Opened, R
 use verneuil_dbfile::LockBytes;
 
 /// What can be set about the VFS.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct UnixOptions {
     /// Where temporary files go, before `SQLITE_TMPDIR`, `TMPDIR`, `/var/tmp`, `/usr/tmp`, `/tmp` and `.`.
     pub temp_dir: Option<PathBuf>,
-    /// Where the lock bytes are; not the usual place in SQLite's own test builds only.
-    pub lock_bytes: LockBytes,
+    /// Says where the lock bytes are, whenever a database is opened: SQLite's own test builds move them while they run.
+    pub lock_bytes: fn() -> LockBytes,
+}
+
+impl Default for UnixOptions {
+    fn default() -> UnixOptions {
+        UnixOptions {
+            temp_dir: None,
+            lock_bytes: current_lock_bytes,
+        }
+    }
 }
 
 /// The VFS.
 #[derive(Debug)]
 pub struct UnixVfs {
     name: &'static str,
-    lock_bytes: LockBytes,
+    lock_bytes: fn() -> LockBytes,
     temporary: Arc<TemporaryFiles>,
 }
 
@@ -56,6 +68,7 @@ impl UnixVfs {
     fn file(
         &self,
         request: &OpenRequest<'_>,
+        flags: OpenFlags,
         descriptor: Descriptor,
         path: Option<PathBuf>,
     ) -> UnixFile {
@@ -65,13 +78,26 @@ impl UnixVfs {
                 .with(OpenFlags::SUPER_JOURNAL)
                 .with(OpenFlags::WAL),
         );
+        let companion = if request.flags.contains(OpenFlags::MAIN_JOURNAL) {
+            Some(Companion::Journal)
+        } else if request.flags.contains(OpenFlags::WAL) {
+            Some(Companion::Log)
+        } else {
+            None
+        };
+        let database = path.as_deref().and_then(database_of).map(Path::to_owned);
         UnixFile::new(UnixFileParts {
-            descriptor,
+            descriptor: Arc::new(descriptor),
+            companion: companion.zip(database),
             path,
-            locks: is_database.then(|| Locks::new(self.lock_bytes)),
+            locks: is_database.then(|| Locks::new((self.lock_bytes)())),
+            is_writable: flags.contains(OpenFlags::READ_WRITE),
             powersafe_overwrite: request
                 .name
                 .is_none_or(|name| name.uri_boolean(c"psow", true)),
+            read_only_shm: request
+                .name
+                .is_some_and(|name| name.uri_boolean(c"readonly_shm", false)),
             sync_directory: is_journal && request.flags.contains(OpenFlags::CREATE),
             api: request.api,
             temporary: Arc::clone(&self.temporary),
@@ -91,7 +117,7 @@ impl UnixVfs {
         // Closed like any other file: nobody else can have locks on a file without a name.
         let descriptor = Descriptor::Other(opened);
         Ok(Opened {
-            file: self.file(request, descriptor, None),
+            file: self.file(request, request.flags, descriptor, None),
             flags: request.flags,
         })
     }
@@ -105,6 +131,15 @@ impl Vfs for UnixVfs {
             return self.open_temporary(&request);
         };
         let path = name.as_path();
+        if request
+            .flags
+            .contains(OpenFlags::MAIN_JOURNAL.with(OpenFlags::CREATE))
+            && is_others_journal(path, (self.lock_bytes)())
+        {
+            let message = format!("open {}: {}", path.display(), refusal());
+            request.api.log(Code::CANTOPEN, &message);
+            return Err(Code::CANTOPEN);
+        }
         let permission = Permission::of_request(path, &request).map_err(|error| {
             request.api.log(
                 Code::IOERR_FSTAT,
@@ -134,12 +169,16 @@ impl Vfs for UnixVfs {
             // Its name goes now, its content with the descriptor.
             let _ = fs::remove_file(path);
         }
-        let file = self.file(&request, descriptor, Some(path.to_owned()));
+        let file = self.file(&request, flags, descriptor, Some(path.to_owned()));
         warn_about_names(&file, &request);
         Ok(Opened { file, flags })
     }
 
     fn delete(&self, path: &Path, sync_directory: bool) -> Result<()> {
+        let is_journal = path.as_os_str().as_bytes().ends_with(b"-journal");
+        if is_journal && is_others_journal(path, (self.lock_bytes)()) {
+            return Err(Code::IOERR_DELETE);
+        }
         match fs::remove_file(path) {
             Ok(()) => {}
             Err(error) if error.kind() == ErrorKind::NotFound => {

@@ -1,159 +1,214 @@
 //! [`TrackedFile`]: an open file of the `verneuil` VFS; every call goes to `verneuil-unix`, and those that change a
-//! replicated database or end its transactions are told to `connection` first or after.
+//! replicated database or end its transactions are told to its `connection`, in its `seat`, first or after.
 //!
-//! | SQLite calls                    | the spool hears                                                             |
-//! |---------------------------------|-----------------------------------------------------------------------------|
-//! | xWrite, xTruncate, SIZE_HINT    | begin, if the transaction is new; what will change; *then* the file changes  |
-//! | xUnlock(SHARED) from EXCLUSIVE  | end, *after* the downgrade: readers may go on meanwhile                     |
-//! | xUnlock(NONE) from EXCLUSIVE    | abandon                                                                     |
-//! | xClose in a transaction         | abandon                                                                     |
+//! | SQLite calls                                  | the spool hears                                                             |
+//! |-----------------------------------------------|-----------------------------------------------------------------------------|
+//! | xWrite, xTruncate, SIZE_HINT                  | begin, if the transaction is new; what will change; *then* the file changes |
+//! | xDelete, xTruncate(0), zeros over the header of the journal | the transaction is finished                                  |
+//! | COMMIT_PHASETWO                               | the transaction is finished                                                 |
+//! | xUnlock(SHARED) from EXCLUSIVE                | end, *after* the downgrade: readers may go on meanwhile                     |
+//! | most other calls under EXCLUSIVE              | no unlock followed: exclusive locking mode (see `locking`)                  |
+//! | xUnlock(NONE) from EXCLUSIVE                  | abandon                                                                     |
+//! | xClose in a transaction                       | abandon                                                                     |
 //!
-//! Commits, roll-backs after a spill and recoveries of hot journals all go through the same three hooks. A transaction
+//! Commits, roll-backs after a spill and recoveries of hot journals all go through the same hooks. A transaction
 //! that wrote nothing is never heard of.
 
 use crate::connection::{Connection, fenced};
+use crate::locking;
 use crate::pragma;
+use crate::seat::{self, Seat};
+use crate::why::Unreplicated;
 use std::ffi::c_int;
-use std::fmt;
-use std::fs::File as StdFile;
-use verneuil_abi::{DeviceCharacteristics, File, FileControl, LockLevel, Result, SyncFlags};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use verneuil_abi::{
+    Code, DeviceCharacteristics, File, FileControl, LockLevel, Mapped, Pragma, Result, ShmLock,
+    ShmRegion, ShmSlots, SyncFlags,
+};
 use verneuil_unix::UnixFile;
 
-/// Why a file is not replicated.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Unreplicated {
-    /// The configuration names no spool or no target.
-    NotConfigured,
-    /// A journal, a temporary file.
-    NotADatabase,
-    /// A device or the like.
-    NotARegularFile,
-    /// The connection can't write.
-    ReadOnly,
-    /// The connection's URI says so.
-    ByParameter(&'static str),
-    /// The code that tracks it panicked.
-    Bug,
-}
-
-impl fmt::Display for Unreplicated {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Unreplicated::NotConfigured => f.write_str(
-                "the configuration (VERNEUIL_CONFIG) has no replication_spooling_dir or no writable replication_targets",
-            ),
-            Unreplicated::NotADatabase => f.write_str("it is not a main database"),
-            Unreplicated::NotARegularFile => f.write_str("it is not a regular file"),
-            Unreplicated::ReadOnly => f.write_str("this connection is read-only"),
-            Unreplicated::ByParameter(name) => write!(f, "this connection's URI has {name}=1"),
-            Unreplicated::Bug => f.write_str("Verneuil's own code failed (see the log); reopen the connection"),
-        }
-    }
+/// What a file is to the spool.
+pub(crate) enum Role {
+    /// A main database.
+    Replicated(Arc<Seat>),
+    /// The rollback journal of what may be one.
+    Journal(PathBuf),
+    /// Anything else.
+    Unreplicated(Unreplicated),
 }
 
 /// An open file.
 pub struct TrackedFile {
     inner: UnixFile,
-    connection: std::result::Result<Connection, Unreplicated>,
+    role: Role,
+    /// How long a close may wait for the flush that was asked for.
+    close_limit: Duration,
 }
 
 impl TrackedFile {
-    pub(crate) fn new(
-        inner: UnixFile,
-        connection: std::result::Result<Connection, Unreplicated>,
-    ) -> TrackedFile {
-        TrackedFile { inner, connection }
+    pub(crate) fn new(inner: UnixFile, role: Role, close_limit: Duration) -> TrackedFile {
+        TrackedFile {
+            inner,
+            role,
+            close_limit,
+        }
     }
 
     /// Tells the connection, if there is one.
-    fn tell(&mut self, hook: impl FnOnce(&mut Connection, &StdFile)) {
-        let TrackedFile { inner, connection } = self;
-        if let Ok(replicated) = connection
-            && fenced(|| hook(replicated, inner.file())).is_none()
-        {
-            *connection = Err(Unreplicated::Bug);
+    fn tell<T>(&self, hook: impl FnOnce(&mut Connection) -> T) -> Option<T> {
+        match &self.role {
+            Role::Replicated(seat) => seat.tell(hook),
+            Role::Journal(_) | Role::Unreplicated(_) => None,
         }
     }
 
-    fn is_writing(&self) -> bool {
-        self.connection.as_ref().is_ok_and(Connection::is_writing)
+    fn is_replicated(&self) -> bool {
+        matches!(&self.role, Role::Replicated(seat) if seat.why_not().is_none())
     }
 
-    /// The end of a transaction that wrote, by way of a downgrade to SHARED (writer steps 5–7).
-    fn end_transaction(&mut self) -> Result<()> {
-        let mut journal = None;
-        self.tell(|connection, _| journal = Some(connection.journal_is_hot()));
-        // Without the downgrade there is no end: SQLite will try again, or give up the lock.
-        self.inner.unlock(LockLevel::Shared)?;
-        if let Some(journal) = journal {
-            self.tell(|connection, file| connection.end(file, journal));
+    /// A call that is not part of the end of a transaction.
+    fn before_call(&self) {
+        if self.inner.lock_level() == LockLevel::Exclusive {
+            self.tell(Connection::before_call);
         }
-        Ok(())
     }
 
     fn size_hint(&mut self, hint: i64) -> Result<()> {
-        if self.connection.is_ok()
+        self.before_call();
+        if self.is_replicated()
             && let Some(len) = self.inner.len_after_hint(hint)?
         {
-            if self.inner.lock_level() < LockLevel::Exclusive {
+            let level = self.inner.lock_level();
+            let is_wal = self.tell(|connection| connection.is_in_wal_mode());
+            if level < LockLevel::Exclusive && is_wal == Some(false) {
                 // A hint may be ignored. Growing the file outside of any transaction would change it behind the
                 // spool's back.
                 return Ok(());
             }
-            self.tell(|connection, file| connection.will_set_len(file, len));
+            self.tell(|connection| connection.will_set_len(level, len));
         }
         self.inner.file_control(FileControl::SizeHint(hint))
     }
+
+    fn pragma(&mut self, mut pragma: Pragma<'_>) -> Result<()> {
+        if pragma.is("locking_mode") {
+            locking::pragma_was_seen();
+            return Err(Code::NOTFOUND);
+        }
+        self.before_call();
+        if pragma.is("journal_mode") {
+            if pragma
+                .argument()
+                .is_some_and(|argument| crate::wal::means_wal(argument.to_bytes()))
+                && self.tell(Connection::refuses_wal) == Some(true)
+            {
+                // SQLite goes on with a mode that it doesn't know, and answers the one in force.
+                pragma.disable_argument();
+            }
+            return Err(Code::NOTFOUND);
+        }
+        match &self.role {
+            Role::Replicated(seat) => pragma::answer(pragma, Ok(seat)),
+            Role::Journal(_) => pragma::answer(pragma, Err(Unreplicated::NotADatabase)),
+            Role::Unreplicated(reason) => pragma::answer(pragma, Err(*reason)),
+        }
+    }
+}
+
+/// Tells the databases of a journal that its transaction is over.
+pub(crate) fn finished(journal: &std::path::Path) {
+    let _ = fenced(|| seat::journal_is_finished(journal));
 }
 
 impl File for TrackedFile {
     fn read(&mut self, buffer: &mut [u8], offset: u64) -> Result<()> {
-        self.inner.read(buffer, offset)
+        let done = self.inner.read(buffer, offset);
+        let level = self.inner.lock_level();
+        if level == LockLevel::Exclusive || (offset == 0 && done.is_ok()) {
+            let read: &[u8] = if done.is_ok() { buffer } else { &[] };
+            self.tell(|connection| connection.has_read(level, read, offset));
+        }
+        done
     }
 
     fn write(&mut self, bytes: &[u8], offset: u64) -> Result<()> {
-        self.tell(|connection, file| connection.will_write(file, offset, bytes.len()));
-        self.inner.write(bytes, offset)
+        let level = self.inner.lock_level();
+        self.tell(|connection| connection.will_write(level, bytes, offset))
+            .unwrap_or(Ok(()))?;
+        self.inner.write(bytes, offset)?;
+        if let Role::Journal(path) = &self.role
+            && offset == 0
+            && bytes.iter().all(|byte| *byte == 0)
+        {
+            finished(path);
+        }
+        Ok(())
     }
 
     fn truncate(&mut self, len: u64) -> Result<()> {
-        let rounded_len = self.inner.rounded_len(len);
-        self.tell(|connection, file| connection.will_set_len(file, rounded_len));
-        self.inner.truncate(len)
+        let (level, rounded_len) = (self.inner.lock_level(), self.inner.rounded_len(len));
+        self.tell(|connection| connection.will_set_len(level, rounded_len));
+        self.inner.truncate(len)?;
+        if let Role::Journal(path) = &self.role
+            && len == 0
+        {
+            finished(path);
+        }
+        Ok(())
     }
 
     fn sync(&mut self, flags: SyncFlags) -> Result<()> {
+        self.before_call();
         self.inner.sync(flags)
     }
 
     fn size(&mut self) -> Result<u64> {
+        // Tells nothing about the locking mode: SQLite asks before it cuts the file at the end of a commit.
         self.inner.size()
     }
 
     fn lock(&mut self, level: LockLevel) -> Result<()> {
-        self.inner.lock(level)
+        self.before_call();
+        let before = self.inner.lock_level();
+        self.inner.lock(level)?;
+        if level == LockLevel::Exclusive && before < level {
+            self.tell(|connection| connection.has_exclusive(before, self.inner.share()));
+        }
+        Ok(())
     }
 
     fn unlock(&mut self, level: LockLevel) -> Result<()> {
-        if !self.is_writing() || self.inner.lock_level() <= level {
+        if self.inner.lock_level() < LockLevel::Exclusive || level >= LockLevel::Exclusive {
             return self.inner.unlock(level);
         }
-        if level == LockLevel::Shared {
-            return self.end_transaction();
+        let journal = self.tell(|connection| connection.will_unlock(level));
+        // Without the downgrade there is no end: SQLite will try again, or give up the lock.
+        self.inner.unlock(level)?;
+        if let Some(Some(journal)) = journal {
+            self.tell(|connection| connection.end(journal));
         }
-        self.tell(|connection, _| connection.abandon());
-        self.inner.unlock(level)
+        Ok(())
     }
 
     fn check_reserved_lock(&mut self) -> Result<bool> {
+        self.before_call();
         self.inner.check_reserved_lock()
     }
 
     fn file_control(&mut self, control: FileControl<'_>) -> Result<()> {
         match control {
+            FileControl::CommitPhaseTwo => {
+                self.tell(Connection::is_committed);
+                self.inner.file_control(FileControl::CommitPhaseTwo)
+            }
             FileControl::SizeHint(hint) => self.size_hint(hint),
-            FileControl::Pragma(pragma) => pragma::answer(pragma, self.connection.as_ref()),
-            other => self.inner.file_control(other),
+            FileControl::Pragma(pragma) => self.pragma(pragma),
+            other => {
+                self.before_call();
+                self.inner.file_control(other)
+            }
         }
     }
 
@@ -165,10 +220,52 @@ impl File for TrackedFile {
         self.inner.device_characteristics()
     }
 
-    fn close(mut self) -> Result<()> {
-        if self.is_writing() {
-            self.tell(|connection, _| connection.abandon());
+    /// WAL mode is not replicated: a replicated database keeps its journal mode, unless the configuration allows it.
+    fn offers_wal(&self) -> bool {
+        match &self.role {
+            Role::Replicated(seat) => seat.offers_wal(),
+            Role::Journal(_) | Role::Unreplicated(_) => true,
         }
+    }
+
+    fn shm_map(&mut self, region: usize, region_len: usize, extend: bool) -> Result<ShmRegion> {
+        self.inner.shm_map(region, region_len, extend)
+    }
+
+    fn shm_lock(&mut self, slots: ShmSlots, how: ShmLock) -> Result<()> {
+        self.inner.shm_lock(slots, how)
+    }
+
+    fn shm_barrier(&mut self) {
+        self.inner.shm_barrier();
+    }
+
+    fn shm_unmap(&mut self, delete: bool) -> Result<()> {
+        self.inner.shm_unmap(delete)
+    }
+
+    fn fetch(&mut self, offset: u64, len: usize) -> Result<Option<Mapped>> {
+        self.before_call();
+        self.inner.fetch(offset, len)
+    }
+
+    fn unfetch(&mut self, offset: Option<u64>) -> Result<()> {
+        self.inner.unfetch(offset)
+    }
+
+    fn close(mut self) -> Result<()> {
+        let flush = self.tell(Connection::will_close).flatten();
+        if let Some((database, replication)) = flush {
+            // Not under our own lock; a failure shows in the next unlock, if it matters.
+            let _ = self.inner.unlock(LockLevel::None);
+            let flushed = fenced(|| replication.flush_within(&database, self.close_limit));
+            if let Some(Err(reason)) = flushed {
+                let db = database.path().display();
+                tracing::warn!(%db, reason, "closed before everything was uploaded");
+            }
+        }
+        // With it goes the connection's handle on the descriptor, which is to be closed now.
+        self.role = Role::Unreplicated(Unreplicated::NotADatabase);
         self.inner.close()
     }
 }

@@ -1,58 +1,117 @@
 //! The PRAGMA statements of the `verneuil` VFS; called by `file`. SQLite runs them while it prepares the
 //! statement, and passes on what is not known here.
 
-use crate::connection::Connection;
-use crate::file::Unreplicated;
+use crate::seat::Seat;
+use crate::why::Unreplicated;
+use std::sync::Arc;
+use std::time::Duration;
 use verneuil_abi::{Code, Pragma, Result};
+
+/// What a pragma is asked about: a connection, or why there is none.
+type Asked<'a> = std::result::Result<&'a Arc<Seat>, Unreplicated>;
+/// A row, or a message for the user.
+type Answer = std::result::Result<String, String>;
 
 /// Answers a pragma of ours.
 ///
 /// # Errors
 /// `NOTFOUND` for pragmas of others; `ERROR`, with the reason as the statement's message.
-pub(crate) fn answer(
-    pragma: Pragma<'_>,
-    connection: std::result::Result<&Connection, &Unreplicated>,
-) -> Result<()> {
-    if !pragma.is("verneuil_flush_replication_data") {
+pub(crate) fn answer(pragma: Pragma<'_>, asked: Asked<'_>) -> Result<()> {
+    let run: fn(Option<&str>, Asked<'_>) -> Answer = if pragma.is("verneuil_flush_replication_data")
+    {
+        flush
+    } else if pragma.is("verneuil_status") {
+        status
+    } else if pragma.is("verneuil_wait") {
+        wait
+    } else {
         return Err(Code::NOTFOUND);
-    }
+    };
     let argument = pragma
-        .argument
+        .argument()
         .map(|argument| argument.to_string_lossy().into_owned());
-    match flush(argument.as_deref(), connection) {
-        Ok(()) => pragma.answer("1"),
+    let asked = asked.and_then(|seat| seat.why_not().map_or(Ok(seat), Err));
+    match run(argument.as_deref(), asked) {
+        Ok(row) => pragma.answer(&row),
         Err(reason) => Err(pragma.fail(&reason)),
     }
 }
 
-/// `PRAGMA verneuil_flush_replication_data`, with the argument that it had.
-fn flush(
-    argument: Option<&str>,
-    connection: std::result::Result<&Connection, &Unreplicated>,
-) -> std::result::Result<(), String> {
-    if let Some(argument) = argument {
-        match argument.to_ascii_lowercase().as_str() {
-            "now" | "force" | "2" => {}
-            "0" | "1" | "false" | "true" | "off" | "on" | "no" | "yes" => {
-                return Err(format!(
-                    "verneuil_flush_replication_data={argument}: flushing when the connection is closed is not \
-                     supported yet; leave the argument out to flush now"
-                ));
-            }
-            _ => {
-                return Err(format!(
-                    "verneuil_flush_replication_data={argument}: unknown argument; leave it out to flush now"
-                ));
-            }
+/// `PRAGMA verneuil_flush_replication_data`: now, or with a boolean when the connection is closed.
+fn flush(argument: Option<&str>, asked: Asked<'_>) -> Answer {
+    let is_later = match argument.map(str::to_ascii_lowercase).as_deref() {
+        None | Some("now" | "force" | "2") => None,
+        Some("1" | "true" | "on" | "yes") => Some(true),
+        Some("0" | "false" | "off" | "no") => Some(false),
+        Some(_) => {
+            return Err(format!(
+                "verneuil_flush_replication_data={}: unknown argument; leave it out to flush now, or give a boolean to \
+                 flush, or not, when this connection is closed",
+                argument.unwrap_or_default()
+            ));
         }
+    };
+    let seat = asked.map_err(|reason| format!("nothing to flush: not replicated: {reason}"))?;
+    if let Some(is_later) = is_later {
+        let before = seat
+            .tell(|connection| std::mem::replace(&mut connection.flush_on_close, is_later))
+            .ok_or_else(bug)?;
+        return Ok(u8::from(before).to_string());
     }
-    let connection =
-        connection.map_err(|reason| format!("nothing to flush: not replicated: {reason}"))?;
-    if connection.is_writing() {
+    let (database, replication, is_writing) = seat
+        .tell(|connection| connection.for_pragma())
+        .ok_or_else(bug)?;
+    if is_writing {
         // What is committed so far can't be read from under the transaction, and would never be flushed.
         return Err("flush: a transaction of this connection is writing; end it first".to_owned());
     }
-    connection.flush()
+    replication.flush(&database).map(|()| "1".to_owned())
+}
+
+/// `PRAGMA verneuil_status`: one row of JSON.
+fn status(argument: Option<&str>, asked: Asked<'_>) -> Answer {
+    if let Some(argument) = argument {
+        return Err(format!(
+            "verneuil_status={argument}: takes no argument; leave it out"
+        ));
+    }
+    match asked {
+        Err(reason) => {
+            Ok(serde_json::json!({"replicated": false, "reason": reason.to_string()}).to_string())
+        }
+        Ok(seat) => {
+            let (database, replication, _) = seat
+                .tell(|connection| connection.for_pragma())
+                .ok_or_else(bug)?;
+            Ok(replication.status(&database))
+        }
+    }
+}
+
+/// `PRAGMA verneuil_wait=<ms>`: until the copier has carried away what is committed now, at its own pace.
+fn wait(argument: Option<&str>, asked: Asked<'_>) -> Answer {
+    let limit_ms = argument
+        .and_then(|argument| argument.trim().parse::<u64>().ok())
+        .ok_or_else(|| {
+            format!(
+                "verneuil_wait{}: needs a number of milliseconds, as in PRAGMA verneuil_wait=5000",
+                argument.map_or_else(String::new, |argument| format!("={argument}"))
+            )
+        })?;
+    let seat = asked.map_err(|reason| format!("nothing to wait for: not replicated: {reason}"))?;
+    let (database, replication, is_writing) = seat
+        .tell(|connection| connection.for_pragma())
+        .ok_or_else(bug)?;
+    if is_writing {
+        return Err("wait: a transaction of this connection is writing; end it first".to_owned());
+    }
+    replication
+        .wait(&database, Duration::from_millis(limit_ms))
+        .map(|()| "1".to_owned())
+}
+
+fn bug() -> String {
+    Unreplicated::Bug.to_string()
 }
 
 #[cfg(test)]
@@ -61,23 +120,43 @@ mod tests {
 
     #[test]
     fn an_unreplicated_connection_says_why_it_has_nothing_to_flush() {
-        for argument in [None, Some("now"), Some("FORCE"), Some("2")] {
-            let error = flush(argument, Err(&Unreplicated::ByParameter("nolock"))).unwrap_err();
+        for argument in [None, Some("now"), Some("FORCE"), Some("2"), Some("on")] {
+            let error = flush(argument, Err(Unreplicated::ByParameter("nolock"))).unwrap_err();
             assert!(error.contains("nolock=1"), "{error}");
+        }
+        let error = wait(Some("1"), Err(Unreplicated::Excluded)).unwrap_err();
+        assert!(error.contains("include and exclude"), "{error}");
+    }
+
+    #[test]
+    fn arguments_that_mean_nothing_are_refused_by_name() {
+        for (error, part) in [
+            (flush(Some("later"), Err(Unreplicated::ReadOnly)), "=later"),
+            (status(Some("all"), Err(Unreplicated::ReadOnly)), "=all"),
+            (wait(None, Err(Unreplicated::ReadOnly)), "milliseconds"),
+            (wait(Some("-1"), Err(Unreplicated::ReadOnly)), "=-1"),
+            (wait(Some("soon"), Err(Unreplicated::ReadOnly)), "=soon"),
+        ] {
+            let error = error.unwrap_err();
+            assert!(error.contains(part), "{error}");
         }
     }
 
     #[test]
-    fn arguments_that_mean_something_else_are_refused_by_name() {
-        assert!(
-            flush(Some("on"), Err(&Unreplicated::ReadOnly))
-                .unwrap_err()
-                .contains("not supported yet")
-        );
-        assert!(
-            flush(Some("later"), Err(&Unreplicated::ReadOnly))
-                .unwrap_err()
-                .contains("unknown argument")
-        );
+    fn every_reason_makes_a_status_that_says_so() {
+        for reason in [
+            Unreplicated::NotConfigured,
+            Unreplicated::NotADatabase,
+            Unreplicated::NotARegularFile,
+            Unreplicated::ReadOnly,
+            Unreplicated::ByParameter("immutable"),
+            Unreplicated::Excluded,
+            Unreplicated::Bug,
+        ] {
+            let row = status(None, Err(reason)).unwrap();
+            let value: serde_json::Value = serde_json::from_str(&row).unwrap();
+            assert_eq!(value["replicated"], false, "{row}");
+            assert_eq!(value["reason"], reason.to_string(), "{row}");
+        }
     }
 }

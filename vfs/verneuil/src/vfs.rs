@@ -2,18 +2,20 @@
 //! `file`.
 
 use crate::ReplicationSetup;
-use crate::connection::Connection;
-use crate::file::{TrackedFile, Unreplicated};
+use crate::connection::{Connection, Link, fenced};
+use crate::file::{Role, TrackedFile, finished};
+use crate::seat::Seat;
+use crate::why::Unreplicated;
 use std::path::Path;
 use std::sync::Arc;
-use verneuil_abi::{Access, FullPathname, OpenFlags, OpenRequest, Opened, Result, Vfs};
-use verneuil_spool::{Database, DatabaseInfo};
+use std::time::Duration;
+use verneuil_abi::{Access, Code, FullPathname, OpenFlags, OpenRequest, Opened, Result, Vfs};
 use verneuil_unix::{UnixFile, UnixOptions, UnixVfs};
 
 /// The VFS.
 pub struct TrackingVfs {
     inner: UnixVfs,
-    setup: Option<ReplicationSetup>,
+    setup: Option<Arc<ReplicationSetup>>,
 }
 
 impl TrackingVfs {
@@ -25,7 +27,18 @@ impl TrackingVfs {
     pub fn new(options: UnixOptions, setup: Option<ReplicationSetup>) -> TrackingVfs {
         TrackingVfs {
             inner: UnixVfs::new(Self::NAME, options),
-            setup,
+            setup: setup.map(Arc::new),
+        }
+    }
+
+    /// What the file is to the spool.
+    fn role(&self, request: &OpenRequest<'_>, opened: &Opened<UnixFile>) -> Role {
+        let is_journal = request.flags.contains(OpenFlags::MAIN_JOURNAL);
+        match (&self.setup, request.name) {
+            (Some(_), Some(name)) if is_journal => Role::Journal(name.as_path().to_owned()),
+            _ => self
+                .connect(request, opened)
+                .map_or_else(Role::Unreplicated, Role::Replicated),
         }
     }
 
@@ -34,7 +47,7 @@ impl TrackingVfs {
         &self,
         request: &OpenRequest<'_>,
         opened: &Opened<UnixFile>,
-    ) -> std::result::Result<Connection, Unreplicated> {
+    ) -> std::result::Result<Arc<Seat>, Unreplicated> {
         let Some(setup) = &self.setup else {
             return Err(Unreplicated::NotConfigured);
         };
@@ -63,17 +76,18 @@ impl TrackingVfs {
             Ok(path) if regular => path,
             _ => return Err(Unreplicated::NotARegularFile),
         };
-        let info = DatabaseInfo {
-            hostname: setup.hostname.clone(),
-            targets: setup.targets.clone(),
-        };
-        let database = Database::open(&setup.spool, &path, info);
-        setup.replication.serve(&database);
-        Ok(Connection::new(
-            database,
-            Arc::clone(&setup.replication),
-            name.as_path().to_owned(),
-        ))
+        if !setup.replicate.covers(&path) {
+            return Err(Unreplicated::Excluded);
+        }
+        Ok(Seat::new(|seat| {
+            Connection::new(Link {
+                setup: Arc::clone(setup),
+                path,
+                name: name.as_path().to_owned(),
+                file: opened.file.share(),
+                seat: seat.clone(),
+            })
+        }))
     }
 }
 
@@ -82,16 +96,25 @@ impl Vfs for TrackingVfs {
 
     fn open(&self, request: OpenRequest<'_>) -> Result<Opened<TrackedFile>> {
         let opened = self.inner.open(request)?;
-        let connection = crate::connection::fenced(|| self.connect(&request, &opened))
-            .unwrap_or_else(|| Err(Unreplicated::Bug));
+        let role = fenced(|| self.role(&request, &opened))
+            .unwrap_or(Role::Unreplicated(Unreplicated::Bug));
+        let close_limit = self
+            .setup
+            .as_ref()
+            .map_or(Duration::ZERO, |setup| setup.close_limit);
         Ok(Opened {
             flags: opened.flags,
-            file: TrackedFile::new(opened.file, connection),
+            file: TrackedFile::new(opened.file, role, close_limit),
         })
     }
 
     fn delete(&self, path: &Path, sync_directory: bool) -> Result<()> {
-        self.inner.delete(path, sync_directory)
+        let deleted = self.inner.delete(path, sync_directory);
+        // Also when only its durability failed: the name is gone.
+        if self.setup.is_some() && matches!(deleted, Ok(()) | Err(Code::IOERR_DIR_FSYNC)) {
+            finished(path);
+        }
+        deleted
     }
 
     fn access(&self, path: &Path, access: Access) -> Result<bool> {

@@ -27,7 +27,6 @@ fn the_flush_pragma_answers_1_or_fails_with_the_reason() {
     *world.notes.failure.lock().unwrap() =
         Some("3 chunks are left: the store is on fire".to_owned());
     assert!(flush(&db, "").unwrap_err().contains("the store is on fire"));
-    assert!(flush(&db, "=on").unwrap_err().contains("not supported yet"));
     assert!(
         flush(&db, "=sometime")
             .unwrap_err()

@@ -6,70 +6,7 @@ mod support;
 
 use rusqlite::Connection;
 use std::fs;
-use support::{Notes, World};
-use verneuil_spool::{CHUNK_LEN_BYTES, CopierLock};
-
-/// A replica that only ever sees the change log.
-struct Follower {
-    lock: CopierLock,
-    image: Vec<u8>,
-}
-
-impl Follower {
-    /// Starts from what the file holds now, as catch-up does.
-    fn start(world: &World) -> Follower {
-        let lock = world
-            .database()
-            .lock_copier()
-            .unwrap()
-            .expect("nobody else copies");
-        lock.claim().unwrap();
-        let sealed = lock.seal().unwrap();
-        lock.hand_to_inflight(sealed).unwrap();
-        lock.clear_inflight().unwrap();
-        Follower {
-            lock,
-            image: fs::read(world.path()).unwrap(),
-        }
-    }
-
-    /// Replays what was logged since the last time, and says how many transactions that were.
-    fn follow(&mut self) -> u64 {
-        assert_eq!(self.lock.epoch() % 2, 0, "no transaction is under way");
-        assert!(
-            self.lock.dirty().unwrap().is_empty(),
-            "nothing was forgotten"
-        );
-        assert!(
-            !self.lock.has_todo().unwrap(),
-            "nothing was left to the copier"
-        );
-        let sealed = self.lock.seal().unwrap();
-        let replay = self.lock.replay(sealed).unwrap();
-        if let Some(len) = replay.file_len() {
-            self.image.resize(usize::try_from(len).unwrap(), 0);
-        }
-        for chunk in replay.chunks() {
-            let bytes = replay.bytes(chunk).unwrap();
-            let start = chunk as usize * CHUNK_LEN_BYTES as usize;
-            self.image[start..start + bytes.len()].copy_from_slice(&bytes);
-        }
-        self.lock.delete(sealed).unwrap();
-        replay.records()
-    }
-
-    fn has_the_same_as(&self, world: &World) -> bool {
-        self.image == fs::read(world.path()).unwrap()
-    }
-}
-
-fn fill(db: &Connection, rows: u32, len: u32) {
-    db.execute_batch(&format!(
-        "INSERT INTO t(x) WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM n WHERE i<{rows})
-         SELECT randomblob({len}) FROM n"
-    ))
-    .unwrap();
-}
+use support::{Follower, Notes, World, fill};
 
 #[test]
 fn the_log_of_each_transaction_makes_the_file_again() {
@@ -211,25 +148,6 @@ fn what_a_dead_writer_left_is_handed_to_the_copier_by_the_one_that_rolls_back() 
         follower.lock.has_todo().unwrap(),
         "to be read from the file"
     );
-}
-
-#[test]
-fn exclusive_locking_mode_is_logged_when_it_ends() {
-    let world = World::new();
-    world
-        .open()
-        .execute_batch("CREATE TABLE t(id INTEGER PRIMARY KEY, x)")
-        .unwrap();
-    let mut follower = Follower::start(&world);
-    let exclusive = world.open();
-    exclusive
-        .execute_batch("PRAGMA locking_mode=EXCLUSIVE")
-        .unwrap();
-    fill(&exclusive, 10, 300);
-    fill(&exclusive, 10, 300);
-    drop(exclusive);
-    assert_eq!(follower.follow(), 1);
-    assert!(follower.has_the_same_as(&world));
 }
 
 #[test]

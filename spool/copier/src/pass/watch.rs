@@ -167,7 +167,11 @@ impl Pass {
             len: look.len,
             mtime_ns: look.mtime_ns,
         };
-        let last = self.ledger.lock().seen().filter(|last| last.epoch == now.epoch);
+        let last = self
+            .ledger
+            .lock()
+            .seen()
+            .filter(|last| last.epoch == now.epoch);
         if last == Some(now) {
             return true;
         }

@@ -22,8 +22,8 @@ use verneuil_store::{Pacer, Store};
 
 use crate::base::target_id;
 use crate::error::CopyError;
-use crate::pass::{Outcome, Parked, Pass};
 use crate::lane::identity;
+use crate::pass::{Outcome, Parked, Pass};
 
 pub(super) const CHUNK: u64 = CHUNK_LEN_BYTES as u64;
 const SHARED_FIRST: i64 = 0x4000_0002;

@@ -90,3 +90,30 @@ pub const SQLITE_FCNTL_HAS_MOVED: c_int = 20;
 pub const SQLITE_FCNTL_SYNC: c_int = 21;
 /// Sent after a commit is complete, before locks are released.
 pub const SQLITE_FCNTL_COMMIT_PHASETWO: c_int = 22;
+/// Reads or sets whether log and shared memory stay when the last connection closes.
+pub const SQLITE_FCNTL_PERSIST_WAL: c_int = 10;
+/// Reads or sets how much of the file may be mapped.
+pub const SQLITE_FCNTL_MMAP_SIZE: c_int = 18;
+/// Starts a batch of writes that reach the disk together.
+pub const SQLITE_FCNTL_BEGIN_ATOMIC_WRITE: c_int = 31;
+/// Ends it.
+pub const SQLITE_FCNTL_COMMIT_ATOMIC_WRITE: c_int = 32;
+/// Gives it up.
+pub const SQLITE_FCNTL_ROLLBACK_ATOMIC_WRITE: c_int = 33;
+/// Sent when a checkpoint is complete, before the database file is truncated or synced.
+pub const SQLITE_FCNTL_CKPT_DONE: c_int = 37;
+/// Sent before a checkpoint writes to the database file.
+pub const SQLITE_FCNTL_CKPT_START: c_int = 39;
+/// Is somebody else in a read transaction of WAL mode?
+pub const SQLITE_FCNTL_EXTERNAL_READER: c_int = 40;
+/// Makes all further reads and writes fail.
+pub const SQLITE_FCNTL_NULL_IO: c_int = 43;
+
+/// Releases.
+pub const SQLITE_SHM_UNLOCK: c_int = 1;
+/// Takes.
+pub const SQLITE_SHM_LOCK: c_int = 2;
+/// A lock that others may share.
+pub const SQLITE_SHM_SHARED: c_int = 4;
+/// A lock that nobody may share.
+pub const SQLITE_SHM_EXCLUSIVE: c_int = 8;

@@ -43,9 +43,26 @@ pub fn is_busy<T>(result: rusqlite::Result<T>) -> bool {
 
 /// `<database>-journal`.
 pub fn journal_of(path: &Path) -> PathBuf {
+    beside(path, "-journal")
+}
+
+/// The file whose name is that of the database with something behind it.
+pub fn beside(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
-    name.push("-journal");
+    name.push(suffix);
     PathBuf::from(name)
+}
+
+/// The first column of the first row, as text; `ok` for none; `error <extended code>`.
+pub fn answer(db: &Connection, sql: &str) -> String {
+    match run(db, sql) {
+        Ok(Some(value)) => value,
+        Ok(None) => "ok".to_owned(),
+        Err(error) => match error.sqlite_error() {
+            Some(error) => format!("error {}", error.extended_code),
+            None => error.to_string(),
+        },
+    }
 }
 
 /// Another process, which opens the database with one of the VFSes and runs SQL as it is told: this test binary again,
@@ -57,10 +74,31 @@ pub struct Peer {
 }
 
 const PEER: &str = "VERNEUIL_TEST_PEER";
+const CLOSE: &str = "close";
 
 impl Peer {
     pub fn start(vfs: &str, database: &Path) -> Peer {
-        let mut child = Command::new(std::env::current_exe().unwrap())
+        Peer::spawn(
+            Command::new(std::env::current_exe().unwrap()),
+            vfs,
+            database,
+        )
+    }
+
+    /// A process whose files can't grow beyond so many blocks of 512 bytes: writes are cut short, then fail.
+    pub fn start_limited(vfs: &str, database: &Path, file_blocks: u32) -> Peer {
+        let mut shell = Command::new("/bin/sh");
+        shell
+            .arg("-c")
+            .arg(format!(
+                "trap '' XFSZ; ulimit -f {file_blocks}; exec \"$0\" \"$@\""
+            ))
+            .arg(std::env::current_exe().unwrap());
+        Peer::spawn(shell, vfs, database)
+    }
+
+    fn spawn(mut command: Command, vfs: &str, database: &Path) -> Peer {
+        let mut child = command
             .args(["--exact", "peer", "--nocapture"])
             .env(PEER, format!("{vfs}:{}", database.display()))
             .stdin(Stdio::piped())
@@ -82,6 +120,12 @@ impl Peer {
     pub fn run(&mut self, sql: &str) -> String {
         writeln!(self.input, "{sql}").unwrap();
         self.answer()
+    }
+
+    /// The connection is closed, then the process ends.
+    pub fn close(mut self) {
+        writeln!(self.input, "{CLOSE}").unwrap();
+        assert!(self.child.wait().unwrap().success());
     }
 
     /// The process dies without any chance to clean up.
@@ -127,6 +171,9 @@ pub fn serve_sql() {
     println!("\npeer> ready");
     for sql in std::io::stdin().lines() {
         let sql = sql.unwrap();
+        if sql == CLOSE {
+            break;
+        }
         let answer = match run(&db, &sql) {
             Ok(Some(value)) => value,
             Ok(None) => "ok".to_owned(),
@@ -137,6 +184,7 @@ pub fn serve_sql() {
         };
         println!("peer> {answer}");
     }
+    drop(db);
     std::process::exit(0);
 }
 
