@@ -1,4 +1,4 @@
-//! WAL mode: `linux` and SQLite's own `unix` on the same shared memory, in one process and in two; recovery, reading only, full disks.
+//! WAL mode: `linux` and SQLite's own `unix` on the same shared memory, in one process and in two; recovery, reading only.
 
 #![allow(clippy::unwrap_used, clippy::panic)] // in helpers of tests, too
 
@@ -6,8 +6,10 @@ mod support;
 
 use rusqlite::Connection;
 use std::fs;
+use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 use support::{Opener, Peer, answer, beside, is_busy, linux, serve_sql, stock};
 
@@ -340,109 +342,62 @@ fn regions_beyond_the_first_are_grown_and_shared() {
     }
     assert_eq!((count(&a), count(&b)), (9001, 9001));
     let shm_len = fs::metadata(beside(&path, "-shm")).unwrap().len();
-    assert!(shm_len >= 3 * 32_768 && shm_len % 32_768 == 0, "{shm_len}");
+    assert!(
+        shm_len >= 3 * 32_768 && shm_len.is_multiple_of(32_768),
+        "{shm_len}"
+    );
     assert_eq!(answer(&b, "PRAGMA wal_checkpoint(TRUNCATE)"), "0");
     assert_eq!(answer(&a, "PRAGMA integrity_check"), "ok");
 }
 
-/// A file system of a few blocks, unmounted in the end.
-struct SmallDisk(tempfile::TempDir);
-
-impl SmallDisk {
-    fn mount(bytes: u64) -> Option<SmallDisk> {
-        let dir = tempfile::tempdir().unwrap();
-        let options = format!("size={bytes}");
-        let mounted = nix::mount::mount(
-            Some("tmpfs"),
-            dir.path(),
-            Some("tmpfs"),
-            nix::mount::MsFlags::empty(),
-            Some(options.as_str()),
-        );
-        match mounted {
-            Ok(()) => Some(SmallDisk(dir)),
-            Err(errno) => {
-                eprintln!("skipped: a small tmpfs can't be mounted here: {errno}");
-                None
-            }
-        }
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        let _ = nix::mount::umount2(self.0.path(), nix::mount::MntFlags::MNT_DETACH);
-    }
-}
-
+/// Another version of SQLite in another program, if there is one.
 #[test]
-fn a_full_disk_is_an_error_and_never_a_signal() {
-    for vfs in ["linux", "unix"] {
-        let Some(disk) = SmallDisk::mount(128 * 1024) else {
-            return;
-        };
-        let path = disk.0.path().join("x.db");
-        let db = stock(&path);
-        assert_eq!(answer(&db, "PRAGMA journal_mode=WAL"), "wal");
-        db.execute_batch("CREATE TABLE t(x)").unwrap();
-        drop(db);
-
-        // Everything is taken but a few blocks: enough to open, too little for the shared memory.
-        let hog = fs::File::create(disk.0.path().join("hog")).unwrap();
-        let mut hogged = 0;
-        while hog.write_at(&[1; 4096], hogged).is_ok() {
-            hogged += 4096;
-        }
-        for free in [0, 4096, 12_288, 32_768, 40_960] {
-            hog.set_len(hogged - free).unwrap();
-            let mut peer = Peer::start(vfs, &path);
-            let answer = peer.run("INSERT INTO t VALUES(zeroblob(1000))");
-            assert!(
-                answer == "error" || answer == "ok",
-                "{vfs} {free}: {answer}"
-            );
-            assert_eq!(answer == "ok", free >= 40_960, "{vfs} {free}");
-            peer.close();
-        }
-        hog.set_len(0).unwrap();
-        let mut peer = Peer::start(vfs, &path);
-        assert_eq!(peer.run("INSERT INTO t VALUES(1)"), "ok", "{vfs}");
-        assert_eq!(peer.run("SELECT count(*) FROM t"), "2", "{vfs}");
-        assert_eq!(peer.run("PRAGMA integrity_check"), "ok");
-    }
-}
-
-/// Writes that are cut short by a limit, then fail: the transaction fails, and what was committed stays.
-#[test]
-fn short_writes_fail_the_transaction_and_nothing_else() {
-    for vfs in ["linux", "unix"] {
-        for journal_mode in ["wal", "delete"] {
-            let dir = tempfile::tempdir().unwrap();
-            let path = wal_database(dir.path());
-            assert_eq!(
-                answer(
-                    &stock(&path),
-                    &format!("PRAGMA journal_mode={journal_mode}")
-                ),
-                journal_mode
-            );
-            // Not a multiple of a page with its frame header.
-            let mut peer = Peer::start_limited(vfs, &path, 101);
-            peer.run("PRAGMA cache_size=2");
-            assert_eq!(peer.run("INSERT INTO t VALUES(2)"), "ok");
-            let insert = "INSERT INTO t WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM n WHERE i<100) \
-                          SELECT randomblob(1000) FROM n";
-            assert_eq!(peer.run(insert), "error", "{vfs} {journal_mode}");
-            assert_eq!(peer.run("SELECT count(*) FROM t"), "2");
-            assert_eq!(
-                peer.run("INSERT INTO t VALUES(3)"),
-                "ok",
-                "{vfs} {journal_mode}"
-            );
-            drop(peer);
-            let db = linux(&path);
-            assert_eq!(count(&db), 3);
-            assert_eq!(answer(&db, "PRAGMA integrity_check"), "ok");
-        }
-    }
+fn pythons_sqlite_shares_the_log() {
+    const SCRIPT: &str = "
+import sqlite3, sys
+db = sqlite3.connect(sys.argv[1], timeout=0, isolation_level=None)
+for line in sys.stdin:
+    try:
+        row = db.execute(line.strip()).fetchone()
+        print('ok' if row is None else row[0], flush=True)
+    except sqlite3.OperationalError as error:
+        print('busy' if 'locked' in str(error) else error, flush=True)
+";
+    let dir = tempfile::tempdir().unwrap();
+    let path = wal_database(dir.path());
+    let db = linux(&path);
+    db.busy_timeout(Duration::ZERO).unwrap();
+    let child = Command::new("python3")
+        .args(["-c", SCRIPT])
+        .arg(&path)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn();
+    let Ok(mut child) = child else {
+        eprintln!("skipped: no python3");
+        return;
+    };
+    let (mut input, output) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
+    let mut output = BufReader::new(output).lines();
+    let mut python = |sql: &str| {
+        writeln!(input, "{sql}").unwrap();
+        output.next().unwrap().unwrap()
+    };
+    assert_eq!(python("SELECT count(*) FROM t"), "1");
+    db.execute_batch("BEGIN IMMEDIATE; INSERT INTO t VALUES(2)")
+        .unwrap();
+    assert_eq!(python("INSERT INTO t VALUES(3)"), "busy");
+    db.execute_batch("COMMIT; BEGIN; SELECT * FROM t").unwrap();
+    assert_eq!(python("INSERT INTO t VALUES(3)"), "ok");
+    assert_eq!(python("PRAGMA wal_checkpoint(TRUNCATE)"), "1");
+    assert_eq!(count(&db), 2);
+    db.execute_batch("COMMIT").unwrap();
+    assert_eq!(python("PRAGMA wal_checkpoint(TRUNCATE)"), "0");
+    assert_eq!(count(&db), 3);
+    assert_eq!(python("PRAGMA integrity_check"), "ok");
+    drop(input);
+    assert!(child.wait().unwrap().success());
+    assert!(beside(&path, "-shm").exists(), "python was not the last");
+    drop(db);
+    assert!(!beside(&path, "-shm").exists());
 }

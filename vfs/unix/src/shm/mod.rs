@@ -360,3 +360,7 @@ impl Drop for SharedMemory {
         }
     }
 }
+
+#[cfg(test)]
+#[allow(unsafe_code)] // looks at what is lent
+mod tests;
