@@ -103,8 +103,14 @@ unsafe extern "C" fn x_delete<V: Vfs>(
     unsafe {
         let path = path_of(CStr::from_ptr(name));
         // Bit 0 only, as `unix` reads it.
-        call::<V, _>(vfs, "xDelete", Code::IOERR_DELETE.raw(), |vfs, _| {
-            to_raw(vfs.delete(path, sync_directory & 1 != 0))
+        call::<V, _>(vfs, "xDelete", Code::IOERR_DELETE.raw(), |vfs, api| {
+            let result = vfs.delete(path, sync_directory & 1 != 0);
+            if let Err(code) = result
+                && code != Code::IOERR_DELETE_NOENT
+            {
+                api.log(code, &format!("delete {}: {code}", path.display()));
+            }
+            to_raw(result)
         })
     }
 }
@@ -149,7 +155,7 @@ unsafe extern "C" fn x_full_pathname<V: Vfs>(
             vfs,
             "xFullPathname",
             Code::CANTOPEN_FULLPATH.raw(),
-            |vfs, _| match vfs.full_pathname(path) {
+            |vfs, api| match vfs.full_pathname(path) {
                 Ok(full) => {
                     let bytes = full.path.as_os_str().as_bytes();
                     if usize::try_from(room).is_ok_and(|room| bytes.len() < room) {
@@ -161,10 +167,27 @@ unsafe extern "C" fn x_full_pathname<V: Vfs>(
                             SQLITE_OK
                         }
                     } else {
+                        let length = bytes.len();
+                        api.log(
+                            Code::CANTOPEN_FULLPATH,
+                            &format!(
+                                "the path is {length} bytes long, {MAX_PATH_LEN_BYTES} are allowed: {}",
+                                full.path.display()
+                            ),
+                        );
                         Code::CANTOPEN_FULLPATH.raw()
                     }
                 }
-                Err(code) => code.raw(),
+                Err(code) => {
+                    api.log(
+                        code,
+                        &format!(
+                            "no absolute path of at most {MAX_PATH_LEN_BYTES} bytes can be made of {}",
+                            path.display()
+                        ),
+                    );
+                    code.raw()
+                }
             },
         )
     }
