@@ -234,7 +234,22 @@ fn a_forked_process_works_with_databases_of_its_own() {
                 assert_eq!(answer(&db, "PRAGMA journal_mode=DELETE"), "delete");
             }
         }
-        count(&linux(&path)) == "8"
+        let db = linux(&path);
+        for sql in [
+            "PRAGMA journal_mode=WAL",
+            "INSERT INTO t VALUES(1)",
+            "PRAGMA locking_mode=EXCLUSIVE",
+            "INSERT INTO t VALUES(1)",
+            "PRAGMA wal_checkpoint(TRUNCATE)",
+            "PRAGMA locking_mode=NORMAL",
+            "INSERT INTO t VALUES(1)",
+            "PRAGMA wal_checkpoint(RESTART)",
+            "INSERT INTO t VALUES(1)",
+        ] {
+            assert!(!answer(&db, sql).starts_with("error"), "{sql}");
+        }
+        drop(db);
+        count(&linux(&path)) == "12"
     });
     assert!(child.act());
 }

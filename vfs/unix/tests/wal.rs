@@ -156,6 +156,24 @@ fn closing_a_connection_keeps_the_locks_of_a_stock_connection_on_the_shared_memo
     assert_eq!(other.run("SELECT count(*) FROM t"), "2");
 }
 
+/// A rogue `close` drops the locks of a stock connection on the database; those on the shared memory still tell of it.
+#[test]
+fn log_and_shared_memory_stay_while_somebody_is_attached_without_a_lock_on_the_database() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = wal_database(dir.path());
+    let victim = stock(&path);
+    victim.execute_batch("INSERT INTO t VALUES(2)").unwrap();
+    drop(fs::File::open(&path).unwrap());
+    let db = linux(&path);
+    db.busy_timeout(Duration::ZERO).unwrap();
+    assert_eq!(count(&db), 2);
+    assert!(is_busy(db.execute_batch("PRAGMA journal_mode=DELETE")));
+    drop(db);
+    assert!(beside(&path, "-wal").exists() && beside(&path, "-shm").exists());
+    victim.execute_batch("INSERT INTO t VALUES(3)").unwrap();
+    assert_eq!(count(&linux(&path)), 3);
+}
+
 /// Threads of both kinds, and a process of each, add to a counter while the log is checkpointed and restarted all the time.
 #[test]
 fn concurrent_writers_of_both_kinds_lose_nothing() {
