@@ -2,7 +2,7 @@
 //! `vfs_callbacks`.
 
 use std::ffi::{c_char, c_int, c_void};
-use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// The Julian day of 1970-01-01, in milliseconds.
@@ -59,10 +59,16 @@ pub fn random_u64() -> u64 {
 /// show the variable; elsewhere it is hidden or stays what it is. None is the usual place.
 #[must_use]
 pub fn pending_byte() -> Option<u64> {
-    // SAFETY: a NUL-terminated name, looked up in what is loaded. Looked up each time: it takes a microsecond per database that is
-    // opened, and a library may come or go.
+    // Looked for once: a program that has the variable has it from its start, and a forked child should not wait for the dynamic
+    // linker's lock. Where it was found it is looked up again each time, because a library may go.
+    static IS_ABSENT: AtomicBool = AtomicBool::new(false);
+    if IS_ABSENT.load(Ordering::Relaxed) {
+        return None;
+    }
+    // SAFETY: a NUL-terminated name, looked up in what is loaded.
     let symbol = unsafe { libc::dlsym(libc::RTLD_DEFAULT, c"sqlite3PendingByte".as_ptr()) };
     if symbol.is_null() {
+        IS_ABSENT.store(true, Ordering::Relaxed);
         return None;
     }
     // SAFETY: a symbol of that name is SQLite's `int`, in an executable or a library that is loaded. Read as an atomic, because

@@ -4,16 +4,10 @@
 
 use std::ffi::c_int;
 
-/// The linker keeps the symbol of this executable out of sight of `dlsym`, so that a small library must be made; without a C
-/// compiler there is nothing to test with.
+/// Whether there is one is looked up once per process, so that this file has one test. The linker keeps a symbol of this
+/// executable out of sight of `dlsym`, so that a small library must be made; without a C compiler there is nothing to test with.
 #[test]
 fn the_variable_is_read_each_time_when_there_is_one() {
-    assert_eq!(
-        verneuil_abi::pending_byte(),
-        None,
-        "hidden in this executable"
-    );
-
     let dir = std::env::temp_dir().join(format!("verneuil-pending-{}", std::process::id()));
     std::fs::create_dir(&dir).unwrap();
     let (source, library) = (dir.join("pending.c"), dir.join("libpending.so"));
