@@ -16,6 +16,7 @@ static IS_WATCHED: AtomicBool = AtomicBool::new(false);
 
 extern "C" fn in_child() {
     GENERATION.fetch_add(1, Ordering::Relaxed);
+    crate::inherited::reopen_all();
 }
 
 /// A number that differs between a process and each child that it forked after the first call. Whatever was made under another number belongs
@@ -31,8 +32,8 @@ pub fn generation() -> u64 {
 fn watch() {
     // No `Once`: a fork while another thread is inside of it would leave it unfinished in the child for ever. Two threads that both come here
     // register the handler twice, and the number grows by two. A failure (no memory) is tried again by the next caller.
-    // SAFETY: registers a function that takes nothing, touches one atomic (which is safe in a forked child of a process with threads), and
-    // stays in memory as long as this code does: glibc forgets the handler if this library is unloaded.
+    // SAFETY: registers a function that takes nothing, touches atomics and makes system calls only (which is safe in a forked child of a
+    // process with threads), and stays in memory as long as this code does: glibc forgets the handler if this library is unloaded.
     let failed = unsafe { libc::pthread_atfork(None, None, Some(in_child)) };
     if failed == 0 {
         IS_WATCHED.store(true, Ordering::Release);

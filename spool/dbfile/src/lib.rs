@@ -6,10 +6,12 @@
 //! without taking one: hence [`probe_locks`]. A third is what a fork does to both: hence [`fork`].
 #![deny(unsafe_code)]
 
-// The one module that must: a handler of forks, and values that outlive every lock.
+// The two modules that must: a handler of forks, values that outlive every lock, and what the handler does to descriptors.
 #[allow(unsafe_code)]
 pub mod fork;
 mod header;
+#[allow(unsafe_code)]
+mod inherited;
 mod journal;
 mod locks;
 mod pool;
@@ -18,4 +20,4 @@ pub use fork::ForkLocal;
 pub use header::{Header, read_header};
 pub use journal::{Journal, journal_is_hot, journal_path, journal_state};
 pub use locks::{LockBytes, LockState, probe_any_lock, probe_locks};
-pub use pool::{FileId, Pooled, adopt, open, waiting_count};
+pub use pool::{FileId, Pooled, adopt, open, open_again, waiting_count};

@@ -13,6 +13,7 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::stat::Mode;
 
 use crate::fork::{ForkLocal, generation};
+use crate::inherited;
 use crate::locks::probe_any_lock;
 
 /// Which file a descriptor refers to, whatever its name.
@@ -35,8 +36,8 @@ impl FileId {
 }
 
 /// Descriptors that wait until no lock is left on their file. Bounded by the number of connections that were open at one time,
-/// because a later [`open`] of the same file takes its descriptor from here. A forked child begins with none: its parent's share their locks
-/// with the parent, and stay open until the child ends.
+/// because a later [`open`] of the same file takes its descriptor from here. A forked child begins with none; its parent's stay open in it
+/// until it ends.
 static WAITING: ForkLocal<Mutex<Waiting>> = ForkLocal::new(Mutex::default);
 
 #[derive(Debug, Default)]
@@ -54,8 +55,22 @@ const FILES_PER_SWEEP: usize = 2;
 #[derive(Debug)]
 struct Descriptor {
     file: File,
-    /// Of [`generation`]. An inherited descriptor is never used again: its locks are its parent's.
+    /// Of [`generation`]. An inherited descriptor is never used again: its locks were, or are, its parent's.
     generation: u64,
+}
+
+impl Descriptor {
+    fn new(file: File) -> Self {
+        let generation = generation();
+        inherited::note(file.as_raw_fd());
+        Self { file, generation }
+    }
+}
+
+impl Drop for Descriptor {
+    fn drop(&mut self) {
+        inherited::forget(self.file.as_raw_fd());
+    }
 }
 
 fn waiting() -> MutexGuard<'static, Waiting> {
@@ -74,7 +89,8 @@ pub struct Pooled {
 }
 
 impl Pooled {
-    /// Whether this process only inherited the descriptor: a lock or unlock through it would be one of its parent's.
+    /// Whether this process only inherited the descriptor: what was locked through it was locked by its parent, and a lock or unlock
+    /// may still be one of its parent's.
     pub fn is_inherited(&self) -> bool {
         self.descriptor
             .as_ref()
@@ -165,6 +181,23 @@ pub fn open(path: &Path, flags: OFlag, mode: u32) -> io::Result<Pooled> {
     adopt(off_standard_streams(file)?)
 }
 
+/// Opens the file of a descriptor once more, with the same access: another open file, with locks of its own. For memory maps, which
+/// keep the open file alive that they were made through, and its locks with it, in forked children too.
+///
+/// # Errors
+/// When `/proc/self/fd` can't be used; nothing has changed.
+pub fn open_again(file: &File) -> io::Result<Pooled> {
+    let access = access_mode(file).unwrap_or(OFlag::O_RDONLY);
+    let id = FileId::of(&file.metadata()?);
+    if let Some(pooled) = take_of(&mut waiting(), id, access) {
+        return Ok(pooled);
+    }
+    let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+    let flags = access | OFlag::O_CLOEXEC;
+    let fd = nix::fcntl::open(path.as_str(), flags, Mode::empty())?;
+    adopt(off_standard_streams(File::from(fd))?)
+}
+
 /// Puts an open file under the pool's care.
 ///
 /// # Errors
@@ -172,10 +205,7 @@ pub fn open(path: &Path, flags: OFlag, mode: u32) -> io::Result<Pooled> {
 pub fn adopt(file: File) -> io::Result<Pooled> {
     let id = FileId::of(&file.metadata()?);
     Ok(Pooled {
-        descriptor: Some(Descriptor {
-            file,
-            generation: generation(),
-        }),
+        descriptor: Some(Descriptor::new(file)),
         id,
     })
 }
@@ -199,18 +229,25 @@ fn take_waiting(path: &Path, flags: OFlag) -> Option<Pooled> {
     } else {
         fs::metadata(path)
     };
-    let id = FileId::of(&metadata.ok()?);
+    take_of(
+        &mut pool,
+        FileId::of(&metadata.ok()?),
+        flags & OFlag::O_ACCMODE,
+    )
+}
+
+/// Takes a descriptor of that file, with that access, which this process opened itself.
+fn take_of(pool: &mut Waiting, id: FileId, access: OFlag) -> Option<Pooled> {
     let files = pool.files.get_mut(&id)?;
     let here = generation();
     let at = files.iter().position(|descriptor| {
-        descriptor.generation == here
-            && access_mode(&descriptor.file) == Some(flags & OFlag::O_ACCMODE)
+        descriptor.generation == here && access_mode(&descriptor.file) == Some(access)
     })?;
     let descriptor = files.swap_remove(at);
     if files.is_empty() {
         pool.files.remove(&id);
     } else {
-        close_unlocked(&mut pool, id);
+        close_unlocked(pool, id);
     }
     Some(Pooled {
         descriptor: Some(descriptor),

@@ -12,8 +12,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::libc;
 use verneuil_dbfile::{
-    Journal, LockBytes, adopt, journal_is_hot, journal_path, journal_state, open, probe_any_lock,
-    probe_locks, read_header, waiting_count,
+    Journal, LockBytes, adopt, journal_is_hot, journal_path, journal_state, open, open_again,
+    probe_any_lock, probe_locks, read_header, waiting_count,
 };
 
 const PROBE: &str = "VERNEUIL_DBFILE_TEST_PROBE";
@@ -182,6 +182,25 @@ fn a_link_does_not_lead_to_a_waiting_descriptor_if_links_are_refused() {
     assert!(open(&link, OFlag::O_RDWR | OFlag::O_NOFOLLOW, 0).is_err());
     posix_lock(&stock, libc::F_UNLCK, 0, 0);
     drop(open(&link, OFlag::O_RDWR, 0).unwrap());
+    assert_eq!(waiting_count(), 0);
+}
+
+#[test]
+fn an_open_file_is_opened_again_with_locks_of_its_own_and_no_descriptor_is_lost() {
+    let _alone = alone();
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("db");
+    let first = open(&path, OFlag::O_RDWR | OFlag::O_CREAT, 0o644).unwrap();
+    ofd_lock(&first, libc::F_RDLCK, 0, 1);
+    for _ in 0..5 {
+        let again = open_again(&first).unwrap();
+        assert_eq!(again.id(), first.id());
+        assert!(probe_any_lock(&again).unwrap());
+        drop(again);
+        assert_eq!(waiting_count(), 1, "the same one each time");
+    }
+    ofd_lock(&first, libc::F_UNLCK, 0, 0);
+    drop(first);
     assert_eq!(waiting_count(), 0);
 }
 

@@ -8,6 +8,7 @@ use std::fs::File;
 use std::io;
 use std::num::NonZeroUsize;
 use verneuil_abi::Mapped;
+use verneuil_dbfile::Pooled;
 
 /// The most that can be mapped, whatever is asked: SQLite's own default for `SQLITE_MAX_MMAP_SIZE`, which an extension can't see.
 const MAX_LIMIT_BYTES: i64 = 0x7fff_0000;
@@ -21,6 +22,8 @@ pub(crate) struct FileMap {
     /// 0 maps nothing.
     limit_bytes: i64,
     map: Option<Map>,
+    /// What maps are made through, kept from the first one on; see [`verneuil_dbfile::open_again`].
+    file: Option<Pooled>,
     /// How much of the map the file is known to back: less than its length after a truncation.
     usable_len: usize,
     /// How many pages are lent. While there are any, the map stays where and as long as it is.
@@ -105,7 +108,10 @@ impl FileMap {
         let Some(len) = usize::try_from(len).ok().and_then(NonZeroUsize::new) else {
             return Ok(());
         };
-        match Map::new(file, 0, len, false) {
+        if self.file.is_none() {
+            self.file = verneuil_dbfile::open_again(file).ok();
+        }
+        match Map::new(self.file.as_deref().unwrap_or(file), 0, len, false) {
             Ok(map) => {
                 self.usable_len = map.len();
                 self.map = Some(map);

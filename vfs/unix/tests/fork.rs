@@ -355,6 +355,106 @@ fn a_daemon_goes_on_when_its_parent_is_gone() {
     }
 }
 
+/// A parent that is killed in the midst of a transaction leaves its locks to nobody, though its child lives on.
+#[test]
+fn the_locks_of_a_killed_parent_end_with_it() {
+    let _alone = alone();
+    for journal_mode in ["delete", "wal"] {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, db) = database(dir.path(), journal_mode);
+        drop(db);
+        let (mut here, mut there) = UnixStream::pair().unwrap();
+        // The parent of this story is a child of this process.
+        let story_path = path.clone();
+        let parent = ForkedChild::new(move || {
+            let db = linux(&story_path);
+            let begun = answer(&db, "BEGIN IMMEDIATE");
+            // SAFETY: as in `ForkedChild::new`; this child of the child only sleeps.
+            match unsafe { fork() } {
+                Ok(ForkResult::Child) => loop {
+                    std::thread::sleep(Duration::from_secs(60));
+                },
+                Ok(ForkResult::Parent { child }) => {
+                    let inserted = answer(&db, "INSERT INTO t VALUES(2)");
+                    let ready = begun == "ok" && inserted == "ok";
+                    let told = there.write_all(&child.as_raw().to_ne_bytes());
+                    std::thread::sleep(Duration::from_secs(if ready && told.is_ok() {
+                        60
+                    } else {
+                        0
+                    }));
+                    false
+                }
+                Err(_) => false,
+            }
+        });
+        let pid = parent.pid;
+        let acting = std::thread::spawn(move || parent.act());
+        let mut sleeper = [0; 4];
+        here.read_exact(&mut sleeper).unwrap();
+        let sleeper = nix::unistd::Pid::from_raw(i32::from_ne_bytes(sleeper));
+        let mut other = third_process(&path);
+        assert_eq!(other.run("BEGIN IMMEDIATE"), "busy", "{journal_mode}");
+        let kill = |pid| nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).unwrap();
+        kill(pid);
+        assert!(!acting.join().unwrap());
+        let begun = other.run("BEGIN IMMEDIATE");
+        let rows = other.run("SELECT count(*) FROM t");
+        kill(sleeper);
+        assert_eq!(
+            (begun.as_str(), rows.as_str()),
+            ("ok", "1"),
+            "{journal_mode}"
+        );
+    }
+}
+
+/// While nobody held the shared memory of an idle connection, somebody else made it anew, and shorter.
+#[test]
+fn a_child_goes_on_with_shared_memory_that_was_cut_meanwhile() {
+    let _alone = alone();
+    let dir = tempfile::tempdir().unwrap();
+    let (path, db) = database(dir.path(), "wal");
+    // Two regions, and a log that stays when it is closed.
+    db.execute_batch(
+        "PRAGMA wal_autocheckpoint=0; PRAGMA synchronous=OFF; PRAGMA journal_size_limit=0;
+         INSERT INTO t WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM n WHERE i<5000)
+         SELECT zeroblob(4000) FROM n",
+    )
+    .unwrap();
+    let shm_path = support::beside(&path, "-shm");
+    assert_eq!(std::fs::metadata(&shm_path).unwrap().len(), 65_536);
+    let mut persist = 1;
+    // SAFETY: an open connection, and the int that this control takes.
+    unsafe {
+        libsqlite3_sys::sqlite3_file_control(
+            db.handle(),
+            c"main".as_ptr(),
+            libsqlite3_sys::SQLITE_FCNTL_PERSIST_WAL,
+            (&raw mut persist).cast(),
+        );
+    }
+    let mut slot = Some(db);
+    let child = ForkedChild::new(|| {
+        slot.take().is_some_and(|db| {
+            let insert = "INSERT INTO t WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM n WHERE i<5000) \
+                          SELECT zeroblob(4000) FROM n";
+            answer(&db, insert) == "ok" && count(&db) == "10002"
+        })
+    });
+    drop(slot.take());
+    let mut other = third_process(&path);
+    assert_eq!(other.run("INSERT INTO t VALUES(3)"), "ok");
+    assert_eq!(
+        std::fs::metadata(&shm_path).unwrap().len(),
+        32_768,
+        "made anew"
+    );
+    assert!(child.act());
+    assert_eq!(other.run("SELECT count(*) FROM t"), "10002");
+    assert_eq!(other.run("PRAGMA integrity_check"), "ok");
+}
+
 /// The last parent has checkpointed and deleted log and shared memory: what the child inherited leads nowhere.
 #[test]
 fn a_child_does_not_write_to_a_log_that_was_deleted() {

@@ -174,6 +174,35 @@ fn log_and_shared_memory_stay_while_somebody_is_attached_without_a_lock_on_the_d
     assert_eq!(count(&linux(&path)), 3);
 }
 
+/// While somebody else stays attached, descriptors that must wait are used again.
+#[test]
+fn connections_that_come_and_go_beside_another_cost_no_descriptors() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = wal_database(dir.path());
+    let mut other = Peer::start("unix", &path);
+    assert_eq!(other.run("SELECT count(*) FROM t"), "1");
+    let open_here = || {
+        fs::read_dir("/proc/self/fd")
+            .unwrap()
+            .filter_map(|entry| fs::read_link(entry.unwrap().path()).ok())
+            .filter(|target| target.starts_with(dir.path()))
+            .count()
+    };
+    let mut counts = Vec::new();
+    for _ in 0..20 {
+        let db = linux(&path);
+        answer(&db, "PRAGMA mmap_size=1000000");
+        for _ in 0..5 {
+            assert_ne!(other.run("UPDATE t SET x=x+1"), "error");
+            other.run("PRAGMA wal_checkpoint(TRUNCATE)");
+            assert_eq!(count(&db), 1);
+        }
+        drop(db);
+        counts.push(open_here());
+    }
+    assert!(counts[19] <= counts[0] && counts[19] < 8, "{counts:?}");
+}
+
 /// Threads of both kinds, and a process of each, add to a counter while the log is checkpointed and restarted all the time.
 #[test]
 fn concurrent_writers_of_both_kinds_lose_nothing() {

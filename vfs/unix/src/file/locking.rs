@@ -1,7 +1,8 @@
 //! Lock levels of an open file, through `locks`; called through `mod`.
 //!
-//! **Forked children.** An inherited descriptor shares its locks with the parent: an unlock through it would drop the parent's, and a lock
-//! that it seems to hold is the parent's, too. So a child never locks or unlocks through one:
+//! **Forked children.** A lock that an inherited descriptor seems to hold is the parent's. `verneuil-dbfile` opens each such descriptor
+//! anew in the child, so that the parent's locks end with the parent; where it can't (no /proc), the two still share their locks,
+//! and an unlock through it would drop the parent's. So a child never locks or unlocks through one:
 //!
 //! | the child asks for             | it gets                                                                                |
 //! |--------------------------------|----------------------------------------------------------------------------------------|

@@ -17,7 +17,7 @@ use crate::map::Map;
 use crate::ofd::{Kind, code_of, held_by_others, set};
 use crate::permissions::Permission;
 use nix::errno::Errno;
-use nix::fcntl::OFlag;
+use nix::fcntl::{OFlag, posix_fallocate};
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io;
@@ -87,6 +87,8 @@ pub(crate) struct SharedMemory {
     /// Of all regions; 0 before the first.
     region_len: usize,
     maps: Vec<Map>,
+    /// What `maps` were made through, while there are any; see [`verneuil_dbfile::open_again`].
+    maps_file: Option<Pooled>,
     /// Slots that are shared with others, a bit for each.
     shared: u16,
     /// Slots that are held alone.
@@ -139,6 +141,7 @@ impl SharedMemory {
             regions_per_map: (page_len / ZEROS.len()).max(1),
             region_len: 0,
             maps: Vec::new(),
+            maps_file: None,
             shared: 0,
             excluded: 0,
         })
@@ -250,9 +253,13 @@ impl SharedMemory {
         let Some(len) = NonZeroUsize::new(map_len) else {
             return Ok(());
         };
+        if self.maps_file.is_none() {
+            self.maps_file = verneuil_dbfile::open_again(&self.file).ok();
+        }
+        let file: &File = self.maps_file.as_ref().unwrap_or(&self.file);
         while self.maps.len() <= map_index {
             let offset = (self.maps.len() * map_len) as u64;
-            let map = Map::new(&self.file, offset, len, !self.is_read_only)
+            let map = Map::new(file, offset, len, !self.is_read_only)
                 .map_err(|error| failure(Code::IOERR_SHMMAP, "mmap", error))?;
             self.maps.push(map);
         }
@@ -334,11 +341,25 @@ impl SharedMemory {
             ));
         }
         if !self.is_unlocked {
-            // The inherited lock keeps everybody from initialising until this one is held.
             set(&*own, Kind::Read, SWITCH).map_err(lock_failure)?;
         }
         self.file = own;
-        Ok(())
+        self.back_maps()
+    }
+
+    /// Makes the file as long as it is mapped: if nobody was attached for a while, somebody else may have cut it. Allocates and doesn't
+    /// write: somebody else may be filling it.
+    fn back_maps(&self) -> Result<()> {
+        let mapped_len = self.maps.iter().map(Map::len).sum::<usize>() as u64;
+        let size_failure = |errno: Errno| failure(Code::IOERR_SHMSIZE, "fallocate", errno);
+        let metadata = self
+            .file
+            .metadata()
+            .map_err(|error| failure(Code::IOERR_SHMSIZE, "fstat", error))?;
+        if self.is_read_only || metadata.len() >= mapped_len {
+            return Ok(());
+        }
+        posix_fallocate(&*self.file, 0, mapped_len.cast_signed()).map_err(size_failure)
     }
 
     /// Unlinks the file: nobody else uses the database.
