@@ -225,17 +225,28 @@ pub fn flush_spool(dir: &Path, config: &Config) -> Result<SpoolFlush, SpoolError
     let spool = Spool::at(dir);
     let contents = spool.contents()?;
     let copier = Copier::new(&config.copier, &config.targets);
-    let mut flush = SpoolFlush {
-        other_boots: contents.other_boots,
-        ..SpoolFlush::default()
-    };
-    let mut databases = Vec::new();
+    let (mut databases, mut unreadable) = (Vec::new(), Vec::new());
     for folder in contents.folders {
         match Database::open_existing(&spool, &folder) {
             Ok(db) => databases.push(db),
-            Err(error) => flush.unreadable.push((folder, error)),
+            Err(error) => unreadable.push((folder, error)),
         }
     }
+    let mut flush = flush_databases(&copier, databases, None);
+    flush.unreadable = unreadable;
+    flush.other_boots = contents.other_boots;
+    Ok(flush)
+}
+
+/// Flushes several databases, some at a time; for at most `limit`, all in all.
+pub(crate) fn flush_databases(
+    copier: &Copier,
+    databases: Vec<Arc<Database>>,
+    limit: Option<Duration>,
+) -> SpoolFlush {
+    let begun = Instant::now();
+    let left = || limit.map(|limit| limit.saturating_sub(begun.elapsed()));
+    let mut flush = SpoolFlush::default();
     let next = std::sync::Mutex::new(databases.into_iter());
     let next_database = || {
         next.lock()
@@ -248,7 +259,7 @@ pub fn flush_spool(dir: &Path, config: &Config) -> Result<SpoolFlush, SpoolError
                 scope.spawn(|| {
                     let mut done = Vec::new();
                     while let Some(db) = next_database() {
-                        let result = copier.flush(&db, None);
+                        let result = copier.flush(&db, left());
                         done.push(Flushed {
                             path: db.path().to_owned(),
                             hostname: db.info().hostname.clone(),
@@ -268,5 +279,5 @@ pub fn flush_spool(dir: &Path, config: &Config) -> Result<SpoolFlush, SpoolError
         }
     });
     flush.databases.sort_by(|a, b| a.path.cmp(&b.path));
-    Ok(flush)
+    flush
 }

@@ -6,12 +6,14 @@
 //! - `pass`: the protocol, steps 1 to 11, for one target; `look` and `catchup`: reading the file without a lock (steps 4 to 7); `snapshot`: the next state;
 //! - `base`: the last manifest and the objects it names;
 //! - `flush`: waiting for somebody else's copier, flushing a whole spool;
+//! - `daemon`: serving a whole spool, as a process of its own;
 //! - `status`: what is pending, for people;
 //! - `error`: what can stop it.
 #![forbid(unsafe_code)]
 
 mod base;
 mod catchup;
+mod daemon;
 mod destination;
 mod error;
 mod flush;
@@ -22,6 +24,7 @@ mod service;
 mod snapshot;
 mod status;
 
+pub use daemon::{CopyEvent, copy_spool};
 pub use error::{Blocked, CopyError, FlushError};
 pub use flush::{Flushed, SpoolFlush, Until, flush_spool, wait_until_stored};
 pub use service::Copier;

@@ -257,7 +257,8 @@ impl Database {
         self.missed.load(SeqCst) && self.missed.swap(false, SeqCst)
     }
 
-    pub(crate) fn wake(&self) {
+    /// Says that something may be pending; calls the waker, unless it was called and nobody has looked since.
+    pub fn wake(&self) {
         if self.signalled.swap(true, SeqCst) {
             return;
         }

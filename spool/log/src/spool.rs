@@ -37,6 +37,8 @@ pub struct Spool {
 /// What is in a spool of this boot.
 #[derive(Debug, Default)]
 pub struct SpoolContents {
+    /// The folder of this boot, if there is one yet: it holds those of the databases.
+    pub boot: Option<PathBuf>,
     /// Folders of the databases of this boot.
     pub folders: Vec<PathBuf>,
     /// Folders of other boots: their state is ignored.
@@ -76,6 +78,11 @@ impl Spool {
         &self.root
     }
 
+    /// Whether it has been used before. Creates nothing.
+    pub fn is_there(&self) -> bool {
+        self.root.join(INSTANCE_FILE).exists()
+    }
+
     /// What is there. Creates nothing.
     ///
     /// # Errors
@@ -103,6 +110,7 @@ impl Spool {
         }
         match fs::read_dir(&current) {
             Ok(entries) => {
+                contents.boot = Some(current.clone());
                 for entry in entries {
                     contents
                         .folders

@@ -50,6 +50,17 @@ pub enum Command {
     /// of the configuration; succeeds only when all of it is there. The configuration is that of the application: its spool too. Waits
     /// up to 10 s for a transaction that locks DB. Run it as the user that the application runs as.
     Sync(Sync),
+    /// Copy what is committed to the stores, for as long as it runs
+    ///
+    /// Serves every database of a spool, in the place of the threads that an application has by default (set copier.mode to "external" in its
+    /// configuration, and it needs no credentials). SIGTERM ends it, after it has uploaded what is pending, for at most 30 s.
+    /// Tells systemd when it is ready (Type=notify).
+    Copy(Copy),
+    /// Show what is pending in a spool, and why
+    ///
+    /// For every database: whether every store that it is replicated to is up to date, what is pending and for how long, the last error. Asks the
+    /// spool, not the stores.
+    Status(Status),
     /// Copy a replica out of the store: parallel, verified, never half a file
     ///
     /// With -o, OUT is replaced at once when all bytes are there and verified, not before. A symbolic link is followed. It is
@@ -72,6 +83,20 @@ pub struct Flush {
     /// Directory of the spool (replication_spooling_dir of the configuration)
     #[arg(value_name = "SPOOL")]
     pub spool: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub struct Copy {
+    /// Directory of the spool (replication_spooling_dir of the configuration); waited for if it is not there yet
+    #[arg(value_name = "SPOOL")]
+    pub spool: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub struct Status {
+    /// Directory of the spool [default: replication_spooling_dir of the configuration]
+    #[arg(value_name = "SPOOL")]
+    pub spool: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

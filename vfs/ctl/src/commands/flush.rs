@@ -3,6 +3,7 @@
 use std::os::unix::ffi::OsStrExt;
 
 use serde::Serialize;
+use verneuil_copier::SpoolFlush;
 
 use crate::cli::{Common, Flush};
 use crate::failure::Failure;
@@ -36,16 +37,26 @@ pub fn run(common: &Common, args: &Flush) -> Result<(), Failure> {
     if common.json {
         output::json(&flushed)?;
     }
+    for database in flushed.iter().filter(|database| database.error.is_none()) {
+        if !common.json {
+            let name = format!("{}:{}", printable(database.host.as_bytes()), database.path);
+            output::line(&format!("{name}: all is in the store"))?;
+        }
+    }
+    left(&flush)
+}
+
+/// Says what is not in the stores and why; a failure, unless that is nothing.
+pub fn left(flush: &SpoolFlush) -> Result<(), Failure> {
     let mut left: usize = 0;
-    for database in &flushed {
-        let name = format!("{}:{}", printable(database.host.as_bytes()), database.path);
-        match &database.error {
-            None if common.json => {}
-            None => output::line(&format!("{name}: all is in the store"))?,
-            Some(error) => {
-                left += 1;
-                report(&format!("{name}: {error}"));
-            }
+    for database in &flush.databases {
+        if let Err(error) = &database.result {
+            left += 1;
+            report(&format!(
+                "{}:{}: {error}",
+                printable(database.hostname.as_bytes()),
+                printable(database.path.as_os_str().as_bytes())
+            ));
         }
     }
     for (folder, error) in &flush.unreadable {
@@ -65,7 +76,7 @@ pub fn run(common: &Common, args: &Flush) -> Result<(), Failure> {
         0 => Ok(()),
         n => Err(Failure::Failed(format!(
             "{n} of {} could not be flushed, see above; commits stay in the databases and the spool: try again",
-            flushed.len() + flush.unreadable.len() + flush.other_boots.len()
+            flush.databases.len() + flush.unreadable.len() + flush.other_boots.len()
         ))),
     }
 }
