@@ -87,6 +87,23 @@ fn host_process() {
             drop(db);
             println!("pending {}", is_pending(&dir));
         }
+        "exclusive" => {
+            db.execute_batch("PRAGMA locking_mode=EXCLUSIVE").unwrap();
+            for _ in 0..3 {
+                db.execute_batch("INSERT INTO t VALUES(randomblob(500))")
+                    .unwrap();
+                println!("flush {}", pragma(&db, "verneuil_flush_replication_data"));
+                println!("pending {}", is_pending(&dir));
+            }
+            db.execute_batch("BEGIN; PRAGMA cache_size=1").unwrap();
+            for _ in 0..50 {
+                db.execute_batch("INSERT INTO t VALUES(randomblob(5000))")
+                    .unwrap();
+            }
+            db.execute_batch("ROLLBACK").unwrap();
+            println!("flush {}", pragma(&db, "verneuil_flush_replication_data"));
+            println!("pending {}", is_pending(&dir));
+        }
         "ask" => {
             println!("threads {}", copier_threads());
             println!("wait {}", pragma(&db, "verneuil_wait=200"));
@@ -193,7 +210,10 @@ fn a_connection_flushes_when_it_is_closed_if_it_was_told_to() {
 
 #[test]
 fn no_threads_are_started_for_a_copier_that_is_elsewhere_or_nowhere() {
-    for (mode, reason) in [("external", "after 200 ms"), ("off", "copier.mode")] {
+    for (mode, reason) in [
+        ("external", "not all of it is there after"),
+        ("off", "copier.mode"),
+    ] {
         let dir = tempfile::tempdir().unwrap();
         let store = dir.path().join("store");
         let copier = format!(r#"{{"mode": "{mode}"}}"#);
@@ -208,6 +228,19 @@ fn no_threads_are_started_for_a_copier_that_is_elsewhere_or_nowhere() {
         assert!(stdout.contains(r#""up_to_date":false"#), "{stdout}");
         assert!(!store.exists());
     }
+}
+
+#[test]
+fn a_connection_that_keeps_exclusive_is_uploaded_all_the_same() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = dir.path().join("store");
+    let (stdout, took) = host("exclusive", dir.path(), "{}", store.to_str().unwrap());
+    assert_eq!(stdout.matches("flush 1\n").count(), 4, "{stdout}");
+    assert_eq!(stdout.matches("pending false\n").count(), 4, "{stdout}");
+    assert!(
+        took < Duration::from_secs(20),
+        "{took:?}: nothing waits for a lock"
+    );
 }
 
 #[test]
