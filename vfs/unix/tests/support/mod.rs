@@ -4,6 +4,7 @@
 
 #[path = "../../../abi/tests/common/mod.rs"]
 mod common;
+pub mod forked;
 pub mod world;
 
 #[allow(unused_imports)]
