@@ -4,85 +4,18 @@
 //! memory are taken at once with the step before them: nobody can see the moment between.
 
 use std::collections::{HashMap, HashSet};
-use std::hash::{BuildHasherDefault, Hash, Hasher};
 
 use crate::configurations::Configuration;
-use crate::copier::{normalise, process_steps, target_steps};
-use crate::guards::Guard;
-use crate::state::{
-    ABSENT, Bad, Control, CopierAt, ForeignAt, Late, NONE, Record, State, Target, TargetAt, Writer,
-    WriterAt,
-};
+use crate::copier::{process_steps, target_steps};
+use crate::guards::{Guard, Off};
+use crate::hash::{Keyed, key};
+use crate::state::{Bad, CopierAt, ForeignAt, NONE, State, TargetAt, WriterAt};
 use crate::steps::{Step, Steps};
+use crate::tidy::tidy;
 use crate::{foreign, misfortunes, writer};
 
 /// Steps within which the copier alone must have published a quiet database; it needs about 60.
 const QUIET_STEPS_MAX: usize = 400;
-
-/// Mixes bytes eight at a time; the states are our own, nobody attacks it.
-#[derive(Default)]
-pub struct Mixer {
-    hash: u64,
-    word: u64,
-    bytes: u32,
-}
-
-impl Mixer {
-    fn mix(&mut self, word: u64) {
-        let product = u128::from(self.hash ^ word ^ 0x9e37_79b9_7f4a_7c15) * 0xd6e8_feb8_6659_fd93_a5a5_c3c3;
-        self.hash = (product as u64) ^ ((product >> 64) as u64).rotate_left(23);
-    }
-}
-
-impl Hasher for Mixer {
-    fn write(&mut self, bytes: &[u8]) {
-        bytes.iter().for_each(|&byte| self.write_u8(byte));
-    }
-
-    fn write_u8(&mut self, byte: u8) {
-        self.word = self.word << 8 | u64::from(byte);
-        self.bytes += 1;
-        if self.bytes & 7 == 0 {
-            self.mix(self.word);
-        }
-    }
-
-    fn write_isize(&mut self, discriminant: isize) {
-        self.write_u8(discriminant as u8);
-    }
-
-    fn write_usize(&mut self, _: usize) {}
-
-    fn finish(&self) -> u64 {
-        let mut last = Mixer { hash: self.hash, word: 0, bytes: 0 };
-        last.mix(self.word ^ u64::from(self.bytes) << 56);
-        last.hash
-    }
-}
-
-/// Keys that are hashes already.
-#[derive(Default)]
-pub struct AsIs(u64);
-
-impl Hasher for AsIs {
-    fn write(&mut self, _: &[u8]) {}
-
-    fn write_u64(&mut self, key: u64) {
-        self.0 = key;
-    }
-
-    fn finish(&self) -> u64 {
-        self.0
-    }
-}
-
-type Keyed = BuildHasherDefault<AsIs>;
-
-fn key(state: &State) -> u64 {
-    let mut mixer = Mixer::default();
-    state.hash(&mut mixer);
-    mixer.finish()
-}
 
 /// What a run found.
 pub enum Verdict {
@@ -107,7 +40,10 @@ pub struct Checker<'a> {
 
 impl<'a> Checker<'a> {
     pub fn new(configuration: &'a Configuration) -> Self {
-        let calm = Configuration { release: false, ..*configuration };
+        let calm = Configuration {
+            release: false,
+            ..*configuration
+        };
         Checker {
             configuration,
             calm,
@@ -117,7 +53,7 @@ impl<'a> Checker<'a> {
     }
 
     pub fn run(mut self) -> Outcome {
-        let first = self.configuration.first();
+        let first = self.first();
         let mut frontier = vec![first];
         let mut depth = 0;
         self.parents.insert(key(&first), 0);
@@ -150,8 +86,30 @@ impl<'a> Checker<'a> {
         self.outcome(depth, Verdict::Passed)
     }
 
+    /// The first state; what the copier does before anything happens is done, if it began earlier.
+    fn first(&self) -> State {
+        let mut first = self.configuration.first();
+        if self.configuration.begun {
+            let budget = std::mem::take(&mut first.budget);
+            let calm = Configuration {
+                off: Off::NONE,
+                ..self.calm
+            };
+            while let Some(step) = alone(&first, None, &calm) {
+                first = step.next;
+            }
+            first.budget = budget;
+        }
+        tidy(&mut first, self.configuration);
+        first
+    }
+
     fn outcome(&self, depth: usize, verdict: Verdict) -> Outcome {
-        Outcome { states: self.parents.len(), depth, verdict }
+        Outcome {
+            states: self.parents.len(),
+            depth,
+            verdict,
+        }
     }
 
     fn refuted(&self, what: String, state: &State, tail: Vec<String>, depth: usize) -> Outcome {
@@ -163,7 +121,11 @@ impl<'a> Checker<'a> {
     fn steps(&self, state: &State) -> Steps {
         let mut steps = Steps::default();
         for me in 0..2 {
+            let from = steps.0.len();
             writer::steps(state, me, self.configuration, &mut steps);
+            for step in &mut steps.0[from..] {
+                writer::go_on(&mut step.next, me, self.configuration);
+            }
         }
         foreign::steps(state, self.configuration, &mut steps);
         misfortunes::steps(state, self.configuration, &mut steps);
@@ -188,10 +150,16 @@ impl<'a> Checker<'a> {
         if self.configuration.targets == 1 {
             return self.stays_unpublished(state, None);
         }
-        [None, Some(0), Some(1)].into_iter().find_map(|frozen| self.stays_unpublished(state, frozen))
+        [None, Some(0), Some(1)]
+            .into_iter()
+            .find_map(|frozen| self.stays_unpublished(state, frozen))
     }
 
-    fn stays_unpublished(&mut self, state: &State, frozen: Option<usize>) -> Option<(String, Vec<String>)> {
+    fn stays_unpublished(
+        &mut self,
+        state: &State,
+        frozen: Option<usize>,
+    ) -> Option<(String, Vec<String>)> {
         let mut now = *state;
         (now.budget, now.fresh) = (Default::default(), false);
         now.late = Default::default();
@@ -214,13 +182,18 @@ impl<'a> Checker<'a> {
             }
         }
         let is_done = |target: usize| {
-            Some(target) == frozen || (now.stores[target].is_there && now.stores[target].image == now.file)
+            Some(target) == frozen
+                || (now.stores[target].is_there && now.stores[target].image == now.file)
         };
         if seen.len() < QUIET_STEPS_MAX && (0..self.configuration.targets).all(is_done) {
             self.arrives.extend(seen);
             return None;
         }
-        told.push(format!("file {:?}, published {:?}", now.file, now.stores.map(|store| store.image)));
+        told.push(format!(
+            "file {:?}, published {:?}",
+            now.file,
+            now.stores.map(|store| store.image)
+        ));
         let without = match frozen {
             None => String::new(),
             Some(target) => format!(", without target {}", ["A", "B"][target]),
@@ -237,10 +210,14 @@ impl<'a> Checker<'a> {
             }
             keys.push(parent);
         }
-        let mut now = self.configuration.first();
+        let mut now = self.first();
         let mut told = Vec::new();
         for wanted in keys.iter().rev().skip(1) {
-            let found = self.steps(&now).0.into_iter().find(|step| key(&step.next) == *wanted);
+            let found = self
+                .steps(&now)
+                .0
+                .into_iter()
+                .find(|step| key(&step.next) == *wanted);
             let Some(step) = found else {
                 told.push("(two states share a hash; the trace ends here)".to_owned());
                 break;
@@ -254,7 +231,10 @@ impl<'a> Checker<'a> {
 }
 
 fn is_quiet(state: &State) -> bool {
-    let is_idle = state.writers.iter().all(|writer| writer.at == WriterAt::Idle);
+    let is_idle = state
+        .writers
+        .iter()
+        .all(|writer| writer.at == WriterAt::Idle);
     let is_unlocked = state.exclusive == 0;
     // A connection that keeps EXCLUSIVE is in the way until it has written its process id to the page that is linked now.
     let is_kept = state.linked != NONE
@@ -296,7 +276,9 @@ fn alone(state: &State, frozen: Option<usize>, configuration: &Configuration) ->
 /// Takes the steps that touch nothing but a target's own memory.
 fn go_on(state: &mut State, process: usize, configuration: &Configuration) {
     for target in 0..configuration.targets {
-        while state.copiers[process].at == CopierAt::Runs && is_local(state, process, target, configuration) {
+        while state.copiers[process].at == CopierAt::Runs
+            && is_local(state, process, target, configuration)
+        {
             let mut steps = Steps::default();
             target_steps(state, process, target, configuration, &mut steps);
             match steps.0.pop() {
@@ -313,92 +295,19 @@ fn is_local(state: &State, process: usize, target: usize, configuration: &Config
     let is_skipped = me.chunk >= 2 || me.reading >> me.chunk & 1 == 0;
     match me.at {
         TargetAt::SliceBefore => is_skipped,
+        TargetAt::ReadFirst | TargetAt::ReadHeader | TargetAt::SliceAfter => configuration.coarse,
         TargetAt::Bits => !me.quiet && is_skipped,
         TargetAt::QuietAgain => !me.quiet,
-        TargetAt::LookAtPage => configuration.budget.lose_folder == 0,
+        TargetAt::LookAtPage => state.budget.lose_folder == 0 && copier.mapped == state.linked,
+        TargetAt::OtherRecord => {
+            let other = 1 - target;
+            let is_told = copier.targets[other].lacks() & !state.records[other].lacks == 0;
+            is_told || !state.records[other].is_there
+        }
         TargetAt::Replay => {
             let is_free = copier.mutex == 0 || copier.mutex as usize == target + 1;
             is_free && !configuration.off.lacks(Guard::TakeWithClaim)
         }
         _ => false,
-    }
-}
-
-/// Forgets what no later step looks at, so that equal situations are equal states.
-fn tidy(state: &mut State, configuration: &Configuration) {
-    for (me, writer) in state.writers.iter_mut().enumerate() {
-        let is_never_there = configuration.transactions[me] == 0 && writer.at == WriterAt::Idle;
-        if writer.at == WriterAt::Idle {
-            *writer = Writer {
-                transactions: writer.transactions,
-                mapped: if is_never_there { NONE } else { writer.mapped },
-                keeps: writer.keeps,
-                ..Writer::default()
-            };
-        }
-        if !matches!(writer.at, WriterAt::Swap | WriterAt::LastCc) {
-            (writer.head_moved, writer.sealed) = (false, false);
-        }
-    }
-    for copier in &mut state.copiers {
-        for (index, target) in copier.targets.iter_mut().enumerate() {
-            if index >= configuration.targets {
-                *target = Target::default();
-            }
-            normalise(target);
-        }
-    }
-    for target in 0..2 {
-        if state.late[target].behind > 0 && !configuration.off.lacks(Guard::PublishIsConditional) {
-            state.late[target] = Late::default();
-        }
-        if !state.late[target].is_there {
-            state.late[target] = Late::default();
-        }
-        if !state.records[target].is_there {
-            state.records[target] = Record::default();
-        }
-    }
-    for page in 0..2 {
-        let is_seen = state.linked == page
-            || state.writers.iter().any(|writer| writer.mapped == page)
-            || state.copiers.iter().any(|copier| copier.mapped == page);
-        let control = &mut state.controls[page as usize];
-        if !is_seen {
-            *control = Control::default();
-        }
-        if !control.is_left {
-            control.left = Default::default();
-            (control.left_damaged, control.left_sealed) = (false, 0);
-        }
-        let seals = |target: &Target| target.at == TargetAt::SealMove;
-        let is_sealing = state.copiers.iter().any(|copier| copier.mapped == page && copier.targets.iter().any(seals));
-        if !is_sealing {
-            (control.sealed, control.moved_since_sealed) = (0, false);
-        }
-    }
-    forget_history(state, configuration);
-    if state.bad == Bad::Nothing && state.file.pages[2] == ABSENT && state.file.size == 3 {
-        debug_assert!(state.journal || state.committed > 1);
-    }
-}
-
-/// A committed state older than what every target holds can only be wrong; two are kept for a power failure.
-fn forget_history(state: &mut State, configuration: &Configuration) {
-    let stores = &state.stores[..configuration.targets];
-    if stores.iter().any(|store| !store.is_there) {
-        return;
-    }
-    let oldest = stores.iter().map(|store| store.state).min().unwrap_or(0);
-    let gone = oldest.min(state.committed.saturating_sub(2));
-    if gone == 0 {
-        return;
-    }
-    state.history.copy_within(gone as usize.., 0);
-    state.committed -= gone;
-    let kept = state.committed as usize;
-    state.history[kept..].fill(Default::default());
-    for store in &mut state.stores[..configuration.targets] {
-        store.state -= gone;
     }
 }

@@ -1,7 +1,8 @@
 //! A writer with SQLite's own `unix` VFS, which knows nothing of the spool; `checker.rs` calls it.
 
 use crate::configurations::Configuration;
-use crate::state::{ABSENT, Foreign, ForeignAt as At, State};
+use crate::image::ABSENT;
+use crate::state::{Foreign, ForeignAt as At, State};
 use crate::steps::Steps;
 
 const NAME: &str = "foreign writer";
@@ -36,9 +37,13 @@ pub fn steps(before: &State, configuration: &Configuration, out: &mut Steps) {
         At::Idle => {
             let may_lock = before.exclusive == 0 && before.shared == 0;
             if may_lock && before.journal {
-                go("takes EXCLUSIVE to roll a hot journal back", At::RollBack, &|state| {
-                    state.exclusive = ID;
-                });
+                go(
+                    "takes EXCLUSIVE to roll a hot journal back",
+                    At::RollBack,
+                    &|state| {
+                        state.exclusive = ID;
+                    },
+                );
             } else if may_lock && foreign.transactions < configuration.foreign {
                 for kind in 1..=3 {
                     let size = before.last_commit().size;
@@ -46,7 +51,11 @@ pub fn steps(before: &State, configuration: &Configuration, out: &mut Steps) {
                     if (is_resize && !configuration.resize) || (kind == 3 && size == 2) {
                         continue;
                     }
-                    let at = if kind == 3 { At::WriteHeader } else { At::WritePage };
+                    let at = if kind == 3 {
+                        At::WriteHeader
+                    } else {
+                        At::WritePage
+                    };
                     go("begins: journal, EXCLUSIVE", at, &|state| {
                         state.exclusive = ID;
                         state.journal = true;
@@ -68,7 +77,11 @@ pub fn steps(before: &State, configuration: &Configuration, out: &mut Steps) {
             }
         }
         At::Commit => {
-            let next = if foreign.kind == 3 { At::Cut } else { At::Unlock };
+            let next = if foreign.kind == 3 {
+                At::Cut
+            } else {
+                At::Unlock
+            };
             go("COMMITS: the journal is gone", next, &|state| {
                 state.journal = false;
                 state.commit();

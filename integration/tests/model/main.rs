@@ -1,14 +1,15 @@
 //! The protocol.
-mod catchup;
 mod checker;
 mod configurations;
 mod copier;
 mod foreign;
 mod guards;
+mod hash;
+mod image;
 mod misfortunes;
-mod publish;
 mod state;
 mod steps;
+mod tidy;
 mod writer;
 
 fn main() {

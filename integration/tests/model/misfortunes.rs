@@ -3,7 +3,7 @@
 use crate::configurations::Configuration;
 use crate::copier::stop;
 use crate::guards::Guard;
-use crate::state::{Control, Foreign, Late, NONE, Record, State, Writer};
+use crate::state::{Control, Foreign, Late, NONE, Record, State, TargetAt, Writer};
 use crate::steps::Steps;
 
 const NAME: &str = "misfortune";
@@ -52,7 +52,14 @@ pub fn steps(before: &State, configuration: &Configuration, out: &mut Steps) {
             state.controls[state.linked as usize].log_damaged = true;
         });
     }
-    if budget.lose_log > 0 && control.is_left {
+    // What was indexed was read; damage to what is read later is the same as damage before.
+    let is_read = before.copiers.iter().any(|copier| {
+        copier
+            .targets
+            .iter()
+            .any(|target| target.at == TargetAt::SealDelete)
+    });
+    if budget.lose_log > 0 && control.is_left && !is_read {
         go("the sealed log is damaged", &|state| {
             state.budget.lose_log -= 1;
             state.controls[state.linked as usize].left_damaged = true;

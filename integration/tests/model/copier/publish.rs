@@ -1,12 +1,13 @@
 //! Copier steps 9 and 10: the last claim, the replay, the PUT, the records; `catchup.rs` and `copier.rs` lead here.
 
-use crate::copier::{Walk, stop};
+use super::{Walk, stop};
 use crate::guards::Guard;
-use crate::state::{Image, Late, Overlay, Record, State, TargetAt as At, chunks, set_length};
+use crate::image::{Image, Overlay, chunks, set_length};
+use crate::state::{Late, Record, State, TargetAt as At};
 use crate::steps::Steps;
 
 impl Walk<'_> {
-    pub(crate) fn publish(&self, before: &State, out: &mut Steps) {
+    pub(super) fn publish(&self, before: &State, out: &mut Steps) {
         match self.seen(before).at {
             At::ClaimAgain => self.claim_again(before, out),
             At::Replay => self.take(before, out),
@@ -14,11 +15,23 @@ impl Walk<'_> {
             At::LookAtPage => {
                 let is_lost = before.copiers[self.process].mapped != before.linked;
                 if is_lost && !self.lacks(Guard::LookBeforePublish) {
-                    self.go(before, out, "step 10: not its control page, gives up", At::Put, |state| {
-                        stop(state, self.process);
-                    });
+                    self.go(
+                        before,
+                        out,
+                        "step 10: not its control page, gives up",
+                        At::Put,
+                        |state| {
+                            stop(state, self.process);
+                        },
+                    );
                 } else {
-                    self.go(before, out, "step 10: looks at its control page", At::Put, |_| ());
+                    self.go(
+                        before,
+                        out,
+                        "step 10: looks at its control page",
+                        At::Put,
+                        |_| (),
+                    );
                 }
             }
             At::Put => self.put(before, out),
@@ -45,38 +58,57 @@ impl Walk<'_> {
         }
         let me = self.seen(before);
         if me.need != 0 && !self.lacks(Guard::NeedBeforePublish) {
-            self.go(before, out, "step 9: something is needed, back to 3", At::Decide, |state| {
-                self.begin_again(state);
-            });
+            self.go(
+                before,
+                out,
+                "step 9: something is needed, back to 3",
+                At::Decide,
+                |state| {
+                    self.begin_again(state);
+                },
+            );
             return;
         }
         let holds = self.lacks(Guard::TargetsApart);
-        self.go(before, out, "step 10: takes the offers, replays", At::QuietAgain, |state| {
-            let me = self.me(state);
-            let mut image = me.base;
-            let overrides = me.quiet && !holds_log_over_reads(self);
-            if !overrides {
-                put_slices(me.reading, &me.slices, me.long, &mut image);
-            }
-            me.offers.put_over(&mut image);
-            if overrides {
-                put_slices(me.reading, &me.slices, me.long, &mut image);
-            }
-            me.composed = image;
-            me.publishing = me.reading | chunks(me.offers.pages);
-            (me.reading, me.offers) = (0, Overlay::default());
-            if holds {
-                self.enter(state);
-            }
-        });
+        self.go(
+            before,
+            out,
+            "step 10: takes the offers, replays",
+            At::QuietAgain,
+            |state| {
+                let me = self.me(state);
+                let mut image = me.base;
+                let overrides = me.quiet && !holds_log_over_reads(self);
+                if !overrides {
+                    put_slices(me.reading, &me.slices, me.long, &mut image);
+                }
+                me.offers.put_over(&mut image);
+                if overrides {
+                    put_slices(me.reading, &me.slices, me.long, &mut image);
+                }
+                me.composed = image;
+                me.publishing = me.reading | chunks(me.offers.pages);
+                (me.reading, me.offers) = (0, Overlay::default());
+                if holds {
+                    self.enter(state);
+                }
+            },
+        );
     }
 
     fn quiet_again(&self, before: &State, out: &mut Steps) {
-        let is_lost = self.seen(before).quiet && (self.has_moved(before) || !self.is_quiet_now(before));
+        let is_lost =
+            self.seen(before).quiet && (self.has_moved(before) || !self.is_quiet_now(before));
         if is_lost && !self.lacks(Guard::QuietCheckedAgain) {
-            self.go(before, out, "step 9: quiet was lost, back to 3", At::Decide, |state| {
-                self.give_back(state);
-            });
+            self.go(
+                before,
+                out,
+                "step 9: quiet was lost, back to 3",
+                At::Decide,
+                |state| {
+                    self.give_back(state);
+                },
+            );
         } else {
             self.go(before, out, "step 6: still quiet", At::LookAtPage, |_| ());
         }
@@ -94,25 +126,45 @@ impl Walk<'_> {
         let store = before.stores[self.target];
         let is_same = me.composed == me.base && store.is_there;
         if is_same && self.lacks(Guard::UnchangedIsPublished) {
-            self.go(before, out, "step 10: nothing changed, no PUT", At::Record, |_| ());
+            self.go(
+                before,
+                out,
+                "step 10: nothing changed, no PUT",
+                At::Record,
+                |_| (),
+            );
         } else if me.behind == 0 || self.lacks(Guard::PublishIsConditional) {
             self.go(before, out, "step 10: PUBLISHES", At::Record, |state| {
                 state.store(self.target, me.composed, false);
                 self.published(state, me.composed);
             });
-        } else if store.image == me.composed || (me.behind == 1 && self.lacks(Guard::OwnAnswerWhole)) {
-            self.go(before, out, "step 10: refused, the manifest there is its own", At::Record, |state| {
-                self.published(state, me.composed);
-            });
+        } else if store.image == me.composed
+            || (me.behind == 1 && self.lacks(Guard::OwnAnswerWhole))
+        {
+            self.go(
+                before,
+                out,
+                "step 10: refused, the manifest there is its own",
+                At::Record,
+                |state| {
+                    self.published(state, me.composed);
+                },
+            );
         } else {
-            self.go(before, out, "step 10: refused, builds upon what is there", At::Decide, |state| {
-                let me = self.me(state);
-                (me.base, me.behind) = (store.image, 0);
-                if self.lacks(Guard::OvertakenIsNeeded) {
-                    me.publishing = 0;
-                }
-                self.give_back(state);
-            });
+            self.go(
+                before,
+                out,
+                "step 10: refused, builds upon what is there",
+                At::Decide,
+                |state| {
+                    let me = self.me(state);
+                    (me.base, me.behind) = (store.image, 0);
+                    if self.lacks(Guard::OvertakenIsNeeded) {
+                        me.publishing = 0;
+                    }
+                    self.give_back(state);
+                },
+            );
         }
         if before.budget.failed_put > 0 && self.may_fail() {
             self.go(before, out, "step 10: the PUT fails", At::Decide, |state| {
@@ -120,16 +172,26 @@ impl Walk<'_> {
                 self.fail(state);
             });
         }
-        if before.budget.late_put > 0 && self.may_fail() && me.behind == 0 && !before.late[self.target].is_there {
-            self.go(before, out, "step 10: the PUT is given up, and still under way", At::Decide, |state| {
-                state.budget.late_put -= 1;
-                state.late[self.target] = Late {
-                    is_there: true,
-                    image: me.composed,
-                    ..Late::default()
-                };
-                self.fail(state);
-            });
+        if before.budget.late_put > 0
+            && self.may_fail()
+            && me.behind == 0
+            && !before.late[self.target].is_there
+        {
+            self.go(
+                before,
+                out,
+                "step 10: the PUT is given up, and still under way",
+                At::Decide,
+                |state| {
+                    state.budget.late_put -= 1;
+                    state.late[self.target] = Late {
+                        is_there: true,
+                        image: me.composed,
+                        ..Late::default()
+                    };
+                    self.fail(state);
+                },
+            );
         }
     }
 
@@ -164,7 +226,11 @@ impl Walk<'_> {
         let has_folder = before.linked != crate::state::NONE;
         match me.at {
             At::Record if self.may_enter(before) => {
-                let next = if self.configuration.targets == 2 { At::OtherRecord } else { At::InflightZero };
+                let next = if self.configuration.targets == 2 {
+                    At::OtherRecord
+                } else {
+                    At::InflightZero
+                };
                 self.go(before, out, "step 10: writes its record", next, |state| {
                     self.enter(state);
                     let forgets = self.lacks(Guard::LastRecordsNeeds);
@@ -188,13 +254,20 @@ impl Walk<'_> {
                 let other = 1 - self.target;
                 let lacks = copier.targets[other].lacks();
                 let record = before.records[other];
-                let says_less = record.is_there && record.page == copier.mapped && lacks & !record.lacks != 0;
+                let says_less =
+                    record.is_there && record.page == copier.mapped && lacks & !record.lacks != 0;
                 let is_due = has_folder && says_less && !self.lacks(Guard::OthersRecordsFirst);
-                self.go(before, out, "step 10: the other target's record", At::InflightZero, |state| {
-                    if is_due {
-                        state.records[other].lacks = lacks;
-                    }
-                });
+                self.go(
+                    before,
+                    out,
+                    "step 10: the other target's record",
+                    At::InflightZero,
+                    |state| {
+                        if is_due {
+                            state.records[other].lacks = lacks;
+                        }
+                    },
+                );
             }
             _ => self.go(before, out, "step 10: inflight = 0", At::Decide, |state| {
                 self.page(state).inflight = 0;
