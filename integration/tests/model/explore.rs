@@ -9,6 +9,9 @@ pub fn main() {
         let (k, v) = a.split_once('=').unwrap();
         let n = || v.parse::<u8>().unwrap();
         match k {
+            "cfg" => {
+                c = *CONFIGURATIONS.iter().find(|c| c.name == v).unwrap();
+            }
             "a" => c.transactions[0] = n(),
             "b" => c.transactions[1] = n(),
             "f" => c.foreign = n(),

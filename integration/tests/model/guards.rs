@@ -31,7 +31,7 @@ guards! {
     AdoptedNotImaged: "writer 1", "no chunk adopted from a dead writer counts as imaged";
     EpochBeforeWrites: "writer 2", "the epoch is odd before the first write";
     CounterAtBegin: "writer 3", "a counter that is not last_cc makes everything to-do";
-    BitBeforeWrite: "writer 4", "a dirty bit is set before the write reaches the file";
+    BitBeforeWrite: "writer 4", "a dirty bit is set before the write, not at the end";
     HotJournalNotLogged: "writer end", "an unlock with a hot journal logs nothing";
     HeldExclusive: "writer end", "only a lock that was EXCLUSIVE ends a transaction";
     DowngradeBeforeLog: "writer end", "the log is written under SHARED, so that nobody else writes meanwhile";

@@ -24,6 +24,9 @@ impl Walk<'_> {
             At::EndLook => {
                 let mut next = *before;
                 if self.find_page(&mut next, self.lacks(Guard::LookAtEnd)) {
+                    if self.lacks(Guard::BitBeforeWrite) {
+                        self.page(&mut next).dirty |= mine;
+                    }
                     let is_other = next.writers[self.me].mapped != writer.mapped;
                     let forgets = writer.rolls_back && self.lacks(Guard::RollBackLogs);
                     next.writers[self.me].at = match is_other {

@@ -167,7 +167,9 @@ impl Walk<'_> {
     }
 
     fn mark(&self, state: &mut State, page: usize) {
-        self.page(state).dirty |= chunk_of(page);
+        if !self.lacks(Guard::BitBeforeWrite) {
+            self.page(state).dirty |= chunk_of(page);
+        }
     }
 
     fn step(&self, before: &State, out: &mut Steps) {

@@ -9,7 +9,6 @@ use crate::steps::Steps;
 impl Walk<'_> {
     pub(super) fn write_steps(&self, before: &State, out: &mut Steps) {
         let writer = before.writers[self.me];
-        let marks_late = self.lacks(Guard::BitBeforeWrite);
         match writer.at {
             At::MarkPage => self.go(
                 before,
@@ -17,9 +16,7 @@ impl Walk<'_> {
                 "step 4: dirty bit of the page",
                 At::WritePage,
                 |state| {
-                    if !marks_late {
-                        self.mark(state, writer.kind as usize);
-                    }
+                    self.mark(state, writer.kind as usize);
                 },
             ),
             At::WritePage => self.go(before, out, "writes the page", At::MarkHeader, |state| {
@@ -33,9 +30,6 @@ impl Walk<'_> {
                     At::WriteHeader,
                     |state| {
                         self.mark(state, 0);
-                        if marks_late && writer.kind != 3 {
-                            self.mark(state, writer.kind as usize);
-                        }
                     },
                 );
                 self.may_roll_back(before, out);
