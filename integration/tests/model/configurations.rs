@@ -356,4 +356,54 @@ pub const CONFIGURATIONS: &[Configuration] = &[
         budget: budget! { lose_folder: 1, late_put: 1, kill_copier: 1 },
         ..PLAIN
     },
+    Configuration {
+        name: "exclusive, a writer dies",
+        transactions: [2, 0],
+        exclusive: true,
+        budget: budget! { kill_writer: 1 },
+        ..PLAIN
+    },
+    Configuration {
+        name: "exclusive, a copier dies twice",
+        transactions: [2, 0],
+        exclusive: true,
+        begun: true,
+        budget: budget! { kill_copier: 2 },
+        ..PLAIN
+    },
+    Configuration {
+        name: "exclusive, lost folder",
+        transactions: [2, 0],
+        exclusive: true,
+        begun: true,
+        budget: budget! { lose_folder: 1, kill_writer: 1 },
+        ..PLAIN
+    },
+    Configuration {
+        name: "two targets, exclusive, a copier dies",
+        transactions: [2, 0],
+        exclusive: true,
+        targets: 2,
+        coarse: true,
+        begun: true,
+        budget: budget! { kill_copier: 1 },
+        ..PLAIN
+    },
+    Configuration {
+        name: "two targets, exclusive, a record is lost",
+        transactions: [2, 0],
+        exclusive: true,
+        targets: 2,
+        coarse: true,
+        begun: true,
+        budget: budget! { kill_copier: 1, lose_record: 1 },
+        ..PLAIN
+    },
+    Configuration {
+        name: "exclusive and another, one dies",
+        transactions: [1, 1],
+        exclusive: true,
+        budget: budget! { kill_writer: 1 },
+        ..PLAIN
+    },
 ];

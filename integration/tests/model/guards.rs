@@ -94,6 +94,7 @@ guards! {
     NeedBeforePublish: "copier 9", "a need that arose meanwhile sends the catch-up back";
     TakeWithClaim: "copier 10", "offers are taken in the same mutual exclusion as the last claim";
     LookBeforePublish: "copier 10", "a copier looks at the control page's identity before it publishes";
+    LookWhileWaiting: "recovery", "a copier that has to wait looks at the control page's identity";
     FailureIsNeeded: "copier 10", "what was taken for a failed publication is needed again";
     LastRecordsNeeds: "copier 10", "the record says what is in need and offers by now";
     OthersRecordsFirst: "copier 10", "the other targets' records say what they lack before inflight is cleared";

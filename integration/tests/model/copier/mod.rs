@@ -210,7 +210,13 @@ impl Walk<'_> {
             | At::ReadHeader
             | At::SliceAfter
             | At::Bits
-            | At::Counter => self.catch_up(before, out),
+            | At::Counter => {
+                let count = out.0.len();
+                self.catch_up(before, out);
+                if out.0.len() == count && !self.lacks(Guard::LookWhileWaiting) {
+                    self.give_up_if_lost(before, out);
+                }
+            }
             _ => self.publish(before, out),
         }
     }
@@ -223,7 +229,7 @@ impl Walk<'_> {
             At::Decide,
             |state| {
                 let (store, record) = (state.stores[self.target], state.records[self.target]);
-                let is_known = record.is_there && record.behind <= 1;
+                let is_known = !record.is_there || record.behind <= 1;
                 let me = self.me(state);
                 (me.base, me.behind) = (store.image, 0);
                 let is_trusted = is_known || self.lacks(Guard::ManifestOfRecord);
@@ -251,22 +257,22 @@ impl Walk<'_> {
         }
     }
 
+    fn give_up_if_lost(&self, before: &State, out: &mut Steps) {
+        let copier = &before.copiers[self.process];
+        if copier.mapped != before.linked && copier.mutex == 0 {
+            let what = "recovery: not its control page, gives up";
+            self.go(before, out, what, At::Decide, |state| {
+                stop(state, self.process)
+            });
+        }
+    }
+
     /// Copier step 11.
     fn idle(&self, before: &State, out: &mut Steps) {
         let (me, control) = (self.seen(before), self.control(before));
         let copier = before.copiers[self.process];
         if copier.mapped != before.linked {
-            if copier.mutex == 0 {
-                self.go(
-                    before,
-                    out,
-                    "step 11: not its control page, gives up",
-                    At::Decide,
-                    |state| {
-                        stop(state, self.process);
-                    },
-                );
-            }
+            self.give_up_if_lost(before, out);
             return;
         }
         let is_settled = before.records[self.target].settled && !self.lacks(Guard::OncePerEpoch);
