@@ -299,6 +299,12 @@ fn is_local(state: &State, process: usize, target: usize, configuration: &Config
         TargetAt::Bits => !me.quiet && is_skipped,
         TargetAt::QuietAgain => !me.quiet,
         TargetAt::LookAtPage => state.budget.lose_folder == 0 && copier.mapped == state.linked,
+        TargetAt::SealMove
+        | TargetAt::SealIndex
+        | TargetAt::SealDelete
+        | TargetAt::ClaimSecond
+        | TargetAt::InflightZero => configuration.sections,
+        TargetAt::OtherRecord if configuration.sections => true,
         TargetAt::OtherRecord => {
             let other = 1 - target;
             let is_told = copier.targets[other].lacks() & !state.records[other].lacks == 0;

@@ -29,6 +29,8 @@ pub struct Configuration {
     pub begun: bool,
     /// Writers write under EXCLUSIVE in one step, pages 2 and 1 in turn, and a slice is one step: for runs about what targets do to one another.
     pub coarse: bool,
+    /// What a copier does under its mutex is one step.
+    pub sections: bool,
     pub budget: Budget,
     pub states_max: usize,
     pub off: Off,
@@ -72,6 +74,7 @@ const PLAIN: Configuration = Configuration {
     coarse_clock: false,
     begun: false,
     coarse: false,
+    sections: false,
     budget: NO_BUDGET,
     states_max: STATES_MAX,
     off: Off::NONE,
@@ -404,6 +407,14 @@ pub const CONFIGURATIONS: &[Configuration] = &[
         transactions: [1, 1],
         exclusive: true,
         budget: budget! { kill_writer: 1 },
+        ..PLAIN
+    },
+    Configuration {
+        name: "exclusive, overflow, a writer dies",
+        transactions: [2, 0],
+        exclusive: true,
+        begun: true,
+        budget: budget! { overflow: 1, kill_writer: 1 },
         ..PLAIN
     },
 ];

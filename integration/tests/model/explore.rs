@@ -23,6 +23,7 @@ pub fn main() {
             "rel" => c.release = n() > 0,
             "go" => c.begun = n() > 0,
             "co" => c.coarse = n() > 0,
+            "sec" => c.sections = n() > 0,
             "ob0" => c.offers_bound_zero = n() > 0,
             "clock" => c.coarse_clock = n() > 0,
             "kw" => c.budget.kill_writer = n(),

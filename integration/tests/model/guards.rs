@@ -53,6 +53,7 @@ guards! {
     RecordsCarryLength: "writer 5", "a record carries the file's length, a cut writes one";
     LookAtBegin: "recovery", "a writer looks at the control page's identity at begin";
     LookAtEnd: "recovery", "a writer looks at the control page's identity at end";
+    LookAtAll: "recovery", "a writer looks at the control page's identity at begin or end";
     NewPageIsTodo: "recovery", "a new control page says that everything is to-do";
     MappedAnewIsTodo: "recovery", "a writer that has to map another control page says there that everything is to-do";
     StartTakesInflight: "copier 1", "what a dead copier had claimed is needed";

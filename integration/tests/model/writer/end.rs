@@ -23,7 +23,10 @@ impl Walk<'_> {
             }
             At::EndLook => {
                 let mut next = *before;
-                if self.find_page(&mut next, self.lacks(Guard::LookAtEnd)) {
+                if self.find_page(
+                    &mut next,
+                    self.lacks(Guard::LookAtEnd) || self.lacks(Guard::LookAtAll),
+                ) {
                     if self.lacks(Guard::BitBeforeWrite) {
                         self.page(&mut next).dirty |= mine;
                     }

@@ -35,7 +35,8 @@ pub fn go_on(state: &mut State, me: usize, configuration: &Configuration) {
         let control = state.controls[writer.mapped as usize];
         let is_its_page = state.budget.lose_folder == 0 && writer.mapped == state.linked;
         let is_silent = match writer.at {
-            At::Look | At::EndLook => is_its_page,
+            At::Look => is_its_page,
+            At::EndLook => is_its_page && !configuration.off.lacks(Guard::BitBeforeWrite),
             At::Adopt => !control.odd,
             At::CompareCounter => state.file.counter == control.last_cc,
             At::ClearFirst => control.dirty & 1 == 0,
@@ -280,7 +281,10 @@ impl Walk<'_> {
         match writer.at {
             At::Look => {
                 let mut next = *before;
-                if self.find_page(&mut next, self.lacks(Guard::LookAtBegin)) {
+                if self.find_page(
+                    &mut next,
+                    self.lacks(Guard::LookAtBegin) || self.lacks(Guard::LookAtAll),
+                ) {
                     next.writers[self.me].at = At::Adopt;
                     out.push(
                         NAMES[self.me],
