@@ -94,7 +94,7 @@ pub fn steps(before: &State, configuration: &Configuration, out: &mut Steps) {
             state.file.pages[2] = ABSENT;
             state.touched(configuration.coarse_clock);
         }),
-        At::RollBack => match before.to_restore() {
+        At::RollBack => match before.next_to_restore() {
             Some(what) => go("roll-back: restores a page", At::RollBack, &|state| {
                 state.restore(what, configuration.coarse_clock);
             }),

@@ -60,6 +60,8 @@ impl Job {
         ) {
             (Verdict::Passed, None | Some((_, Expected::NotRefuted(..)))) => None,
             (Verdict::Refuted { .. }, Some((_, Expected::Refuted(_)))) => None,
+            // Known to be larger: what was visited of it is all right.
+            (Verdict::Limit, None) if self.configuration.large => None,
             (Verdict::Limit, _) => Some(format!(
                 "{name}: more states than its limit; make the configuration smaller"
             )),
@@ -98,19 +100,17 @@ fn jobs() -> VecDeque<Job> {
             configuration,
             off: None,
         });
-    let without = GUARDS.iter().map(|&entry| {
+    let without = GUARDS.iter().filter_map(|&entry| {
         let (guard, _, _, expected) = entry;
         let (Expected::Refuted(name) | Expected::NotRefuted(name, _)) = expected;
-        let configuration =
-            named(name).unwrap_or_else(|| panic!("{guard:?} names no configuration: {name}"));
         let configuration = Configuration {
             off: Off::only(guard),
-            ..configuration
+            ..named(name)?
         };
-        Job {
+        Some(Job {
             configuration,
             off: Some(entry),
-        }
+        })
     });
     whole
         .chain(without)
@@ -139,6 +139,18 @@ fn run(job: &Job) -> Option<String> {
         println!("  {}", trace.join("\n  "));
     }
     job.complaint(&outcome)
+}
+
+#[test]
+fn every_guard_names_a_configuration_and_every_name_is_one() {
+    for (guard, _, _, expected) in GUARDS {
+        let (Expected::Refuted(name) | Expected::NotRefuted(name, _)) = expected;
+        let count = CONFIGURATIONS
+            .iter()
+            .filter(|run| run.name == *name)
+            .count();
+        assert_eq!(count, 1, "{guard:?} names {name}");
+    }
 }
 
 #[test]

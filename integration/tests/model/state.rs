@@ -326,7 +326,7 @@ impl State {
     }
 
     /// The next page or length that a roll-back has to restore: 3 stands for cutting the file.
-    pub fn to_restore(&self) -> Option<u8> {
+    pub fn next_to_restore(&self) -> Option<u8> {
         let old = self.last_commit();
         if old.size == 2 && self.file.is_long() {
             return Some(3);

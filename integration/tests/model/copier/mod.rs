@@ -72,8 +72,8 @@ pub fn process_steps(
             copier.mapped = mapped;
             for (target, record) in copier.targets.iter_mut().zip(records) {
                 let is_ours = record.page == mapped || lacks(Guard::RecordOfItsPage);
-                let is_all =
-                    !(record.is_there && is_ours) && !lacks(Guard::StartWithoutRecordIsAll);
+                let is_missing = !record.is_there || !is_ours;
+                let is_all = is_missing && !lacks(Guard::StartWithoutRecordIsAll);
                 target.need = if is_all { ALL } else { record.lacks };
                 if !lacks(Guard::StartTakesInflight) {
                     target.need |= control.inflight;

@@ -54,7 +54,8 @@ impl Walk<'_> {
                     if writer.postponed == 2 && (!writer.sealed || is_blind) {
                         self.page(state).imaged |= mine;
                     }
-                    if !is_late && !(writer.number == 0 && !writer.rolls_back) {
+                    let is_transaction = writer.number != 0 || writer.rolls_back;
+                    if !is_late && is_transaction {
                         self.page(state).last_cc = counter;
                     }
                 },

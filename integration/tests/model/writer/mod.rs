@@ -349,7 +349,7 @@ impl Walk<'_> {
     /// Maps the page that is linked, everything to-do if that is another one.
     fn find_page(&self, state: &mut State, keeps_old: bool) -> bool {
         let mapped = state.writers[self.me].mapped;
-        if mapped == state.linked && mapped != NONE || mapped != NONE && keeps_old {
+        if mapped != NONE && (mapped == state.linked || keeps_old) {
             return true;
         }
         if state.linked == NONE && !link_new_page(state, self.configuration) {

@@ -110,7 +110,7 @@ impl Walk<'_> {
     }
 
     fn roll_back(&self, before: &State, out: &mut Steps) {
-        match before.to_restore() {
+        match before.next_to_restore() {
             Some(what) => self.go(before, out, "roll-back: dirty bit", At::Restore, |state| {
                 self.mark(state, if what == 3 { 2 } else { what as usize });
                 self.writer(state).page = what;
