@@ -14,8 +14,9 @@ struct Mixer {
 
 impl Mixer {
     fn mix(&mut self, word: u64) {
+        // 64 by 64 bits: never more than 128.
         let product =
-            u128::from(self.hash ^ word ^ 0x9e37_79b9_7f4a_7c15) * 0xd6e8_feb8_6659_fd93_a5a5_c3c3;
+            u128::from(self.hash ^ word ^ 0x9e37_79b9_7f4a_7c15) * 0xd6e8_feb8_6659_fd93_u128;
         self.hash = (product as u64) ^ ((product >> 64) as u64).rotate_left(23);
     }
 }
