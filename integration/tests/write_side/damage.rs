@@ -132,6 +132,7 @@ fn damaged_while_unused(
     what: &str,
     find: impl Fn(&Setup) -> Result<Vec<PathBuf>>,
     damages: &[Damage],
+    repairs: &[Repair],
 ) -> Result<()> {
     let _limit = watchdog::limit("damaged_while_unused", 300);
     let (setup, watch) = watched()?;
@@ -139,7 +140,7 @@ fn damaged_while_unused(
     let mut random = Random::new(41);
     let mut failures = Vec::new();
     for damage in damages {
-        for repair in [Repair::Commit, Repair::Flush] {
+        for repair in repairs {
             leave_something_behind(&setup, &mut workload)?;
             let files = find(&setup)?;
             ensure!(!files.is_empty(), "there is no {what} to damage");
@@ -187,6 +188,7 @@ fn a_control_page_that_is_damaged_while_unused_is_repaired_by_the_next_commit_or
             Damage::Halved,
             Damage::Noise,
         ],
+        &[Repair::Commit, Repair::Flush],
     )
 }
 
@@ -202,6 +204,7 @@ fn a_log_that_is_damaged_while_unused_is_repaired_by_the_next_commit_or_flush() 
             Damage::Noise,
             Damage::Spoiled,
         ],
+        &[Repair::Commit, Repair::Flush],
     )
 }
 
@@ -218,6 +221,24 @@ fn a_target_record_that_is_damaged_while_unused_is_repaired_by_the_next_commit_o
             Damage::Noise,
             Damage::Spoiled,
         ],
+        &[Repair::Commit, Repair::Flush],
+    )
+}
+
+#[test]
+fn a_damaged_record_of_the_database_is_repaired_by_the_next_commit() -> Result<()> {
+    // It is what a flush from elsewhere knows the database by: only an opener can write it again.
+    damaged_while_unused(
+        "database.json",
+        |setup| files(setup, "database.json"),
+        &[
+            Damage::Deleted,
+            Damage::Emptied,
+            Damage::Halved,
+            Damage::Noise,
+            Damage::Spoiled,
+        ],
+        &[Repair::Commit],
     )
 }
 

@@ -47,7 +47,12 @@ fn a_child_that_closes_an_inherited_connection_takes_nothing_from_its_parent() -
 }
 
 #[test]
-fn a_child_that_exits_takes_nothing_from_its_parent() -> Result<()> {
+fn a_child_that_exits_at_once_takes_nothing_from_its_parent() -> Result<()> {
+    scenario("exit_abruptly")
+}
+
+#[test]
+fn a_child_whose_interpreter_exits_takes_nothing_from_its_parent() -> Result<()> {
     scenario("exit")
 }
 

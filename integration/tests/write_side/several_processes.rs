@@ -1,6 +1,7 @@
 //! Several processes on one database, some of them with stock SQLite: the books tell that each version is one committed state,
 //! whoever wrote it, and what a foreigner wrote arrives without anyone reopening.
 
+use std::sync::Barrier;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, ensure};
@@ -15,6 +16,10 @@ use crate::support::{
 
 /// Transactions of all processes of a run together.
 const TRANSACTIONS: u64 = 1_000;
+
+/// How many times all of them pause at once: while a foreigner commits without a gap, nothing can be read that is published.
+const PAUSES: u64 = 20;
+const PAUSE: Duration = Duration::from_millis(300);
 
 /// A run with fewer versions than this has not shown much.
 const VERSIONS_MIN: usize = 20;
@@ -52,19 +57,28 @@ fn together(ours: &[Program], foreign: u64) -> Result<()> {
         sessions.push((process, stock(Program::Python, &setup.database())?));
     }
     let each = TRANSACTIONS / sessions.len() as u64;
+    let together = Barrier::new(sessions.len());
     let write = |process: u64, mut session: Session| -> Result<Session> {
         let mut ledger = Ledger::new(process);
-        while ledger.entered() < each {
-            session
-                .run(&ledger.step())
-                .with_context(|| format!("process {process}"))?;
+        let mut done = Ok(());
+        for pause in 1..=PAUSES {
+            // One that has failed goes on to the barriers, so that the others end.
+            while done.is_ok() && ledger.entered() < each * pause / PAUSES {
+                done = session.run(&ledger.step());
+            }
+            together.wait();
+            std::thread::sleep(PAUSE);
         }
+        done.with_context(|| format!("process {process}"))?;
         Ok(session)
     };
     let sessions = std::thread::scope(|scope| -> Result<Vec<Session>> {
         let writing: Vec<_> = sessions
             .drain(..)
-            .map(|(process, session)| scope.spawn(move || write(process, session)))
+            .map(|(process, session)| {
+                let write = &write;
+                scope.spawn(move || write(process, session))
+            })
             .collect();
         let mut sessions = Vec::new();
         for thread in writing {
