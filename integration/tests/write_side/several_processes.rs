@@ -22,7 +22,7 @@ const PAUSES: u64 = 20;
 const PAUSE: Duration = Duration::from_millis(300);
 
 /// A run with fewer versions than this has not shown much.
-const VERSIONS_MIN: usize = 20;
+const VERSIONS_MIN: usize = 10;
 
 /// After a foreign writer's pause its last commit is in the store within this time.
 const FOREIGN_LIMIT: Duration = Duration::from_secs(10);
