@@ -6,6 +6,7 @@ use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 
@@ -44,6 +45,7 @@ impl Drop for DirectoryAway {
 #[derive(Debug, Default)]
 struct Line {
     cut: AtomicBool,
+    hung: AtomicBool,
     ended: AtomicBool,
     open: Mutex<Vec<TcpStream>>,
 }
@@ -59,7 +61,10 @@ impl Line {
     }
 }
 
-/// A TCP line to a server that can be cut: connections break, new ones are closed at once.
+/// How often a line that hangs looks whether it still does.
+const HANG_POLL: Duration = Duration::from_millis(10);
+
+/// A TCP line to a server that can be cut (connections break, new ones are closed at once) or hang.
 #[derive(Debug)]
 pub struct Proxy {
     address: SocketAddr,
@@ -101,8 +106,14 @@ impl Proxy {
         self.line.hang_up();
     }
 
-    /// Mends it.
+    /// Stops all answers: connections stay open, and new ones are accepted, but nothing comes through.
+    pub fn hang(&self) {
+        self.line.hung.store(true, Ordering::SeqCst);
+    }
+
+    /// Mends it, whatever happened to it.
     pub fn mend(&self) {
+        self.line.hung.store(false, Ordering::SeqCst);
         self.line.cut.store(false, Ordering::SeqCst);
     }
 }
@@ -137,13 +148,17 @@ fn connect(line: &Arc<Line>, client: TcpStream, server: SocketAddr) {
     if line.cut.load(Ordering::SeqCst) {
         line.hang_up();
     }
-    std::thread::spawn(move || pump(from_client, server));
-    std::thread::spawn(move || pump(from_server, client));
+    let (up, down) = (Arc::clone(line), Arc::clone(line));
+    std::thread::spawn(move || pump(&up, from_client, server));
+    std::thread::spawn(move || pump(&down, from_server, client));
 }
 
-fn pump(mut from: TcpStream, mut to: TcpStream) {
+fn pump(line: &Line, mut from: TcpStream, mut to: TcpStream) {
     let mut buffer = vec![0; 65_536];
     while let Ok(n) = from.read(&mut buffer) {
+        while line.hung.load(Ordering::SeqCst) && !line.ended.load(Ordering::SeqCst) {
+            std::thread::sleep(HANG_POLL);
+        }
         if n == 0 || to.write_all(&buffer[..n]).is_err() {
             break;
         }

@@ -5,7 +5,11 @@
 //! mount is a process, `verneuilctl` a command. Nothing here may hang or outlive its test: every command has a time
 //! limit, every child dies with the thread that started it, every mount is undone lazily.
 
+pub mod boot;
 pub mod fault;
+pub mod footprint;
+pub mod front;
+pub mod ledger;
 pub mod mount;
 pub mod paths;
 pub mod process;

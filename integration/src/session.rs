@@ -9,6 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use tempfile::NamedTempFile;
 
+use crate::boot::Boot;
 use crate::paths;
 use crate::process;
 
@@ -86,9 +87,24 @@ impl Session {
     /// # Errors
     /// With the program's own words, if it can't load the extension or open the database.
     pub fn open(program: Program, opening: &Opening<'_>) -> Result<Self> {
+        Self::start(program, opening, None)
+    }
+
+    /// As [`Session::open`], on a machine that has been rebooted.
+    ///
+    /// # Errors
+    /// As [`Session::open`].
+    pub fn open_after_reboot(program: Program, opening: &Opening<'_>, boot: &Boot) -> Result<Self> {
+        Self::start(program, opening, Some(boot))
+    }
+
+    fn start(program: Program, opening: &Opening<'_>, boot: Option<&Boot>) -> Result<Self> {
         let errors = NamedTempFile::new()?;
         let mut command = program.command(opening.uri, opening.load)?;
         command.envs(opening.env.iter().map(|(name, value)| (name, value)));
+        if let Some(boot) = boot {
+            command = boot.wrap(&command);
+        }
         command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

@@ -187,8 +187,14 @@ impl Setup {
     /// The environment of every program that replicates or reads.
     #[must_use]
     pub fn env(&self) -> Vec<(String, String)> {
+        self.env_with(&self.config())
+    }
+
+    /// The environment of a program with another configuration than this setup's.
+    #[must_use]
+    pub fn env_with(&self, config: &Value) -> Vec<(String, String)> {
         let mut env = self.credentials();
-        env.push(("VERNEUIL_CONFIG".to_owned(), self.config().to_string()));
+        env.push(("VERNEUIL_CONFIG".to_owned(), config.to_string()));
         env
     }
 
@@ -235,8 +241,16 @@ impl Setup {
     /// # Errors
     /// When it can't be started or hangs; not when it fails.
     pub fn ctl(&self, arguments: &[&str]) -> Result<Finished> {
+        self.ctl_with(&self.config(), arguments)
+    }
+
+    /// Runs `verneuilctl` with another configuration.
+    ///
+    /// # Errors
+    /// As [`Setup::ctl`].
+    pub fn ctl_with(&self, config: &Value, arguments: &[&str]) -> Result<Finished> {
         let mut command = process::tied(paths::verneuilctl()?);
-        command.args(arguments).envs(self.env());
+        command.args(arguments).envs(self.env_with(config));
         process::run(&mut command, COMMAND_LIMIT)
     }
 

@@ -1,9 +1,14 @@
 //! Is this one committed state? The question that every test asks; `workload.rs` writes what is checked here.
 
+use std::fs::File;
+use std::io::Read;
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use rusqlite::{Connection, OpenFlags};
+
+/// Files are compared in pieces: some are larger than a test should hold in memory.
+const COMPARE_LEN_BYTES: u64 = 4 << 20;
 
 /// One statement, hence one read transaction, whose row tells a whole state from a mixture: the three numbers that each
 /// transaction writes, the count and the sum that it recorded, both computed anew, and the rows whose body is not made
@@ -100,20 +105,30 @@ fn state_row(connection: &Connection) -> Result<String> {
 /// # Errors
 /// When they differ or can't be read.
 pub fn same_bytes(left: &Path, right: &Path) -> Result<()> {
-    let (a, b) = (std::fs::read(left)?, std::fs::read(right)?);
-    if a == b {
-        return Ok(());
+    let open = |path: &Path| File::open(path).with_context(|| format!("{}", path.display()));
+    let (mut a, mut b) = (open(left)?, open(right)?);
+    let (a_len, b_len) = (a.metadata()?.len(), b.metadata()?.len());
+    let mut first = 0;
+    loop {
+        let (mut x, mut y) = (Vec::new(), Vec::new());
+        a.by_ref().take(COMPARE_LEN_BYTES).read_to_end(&mut x)?;
+        b.by_ref().take(COMPARE_LEN_BYTES).read_to_end(&mut y)?;
+        if x != y {
+            first += x
+                .iter()
+                .zip(&y)
+                .position(|(x, y)| x != y)
+                .unwrap_or(x.len().min(y.len()));
+            break;
+        }
+        if x.is_empty() {
+            return Ok(());
+        }
+        first += x.len();
     }
-    let first = a
-        .iter()
-        .zip(&b)
-        .position(|(x, y)| x != y)
-        .unwrap_or(a.len().min(b.len()));
     anyhow::bail!(
-        "{} ({} bytes) and {} ({} bytes) differ from byte {first} on",
+        "{} ({a_len} bytes) and {} ({b_len} bytes) differ from byte {first} on",
         left.display(),
-        a.len(),
         right.display(),
-        b.len()
     );
 }

@@ -1,7 +1,9 @@
 //! Keeps every manifest that a store ever held under one key: the tests restore all of them afterwards.
 
 use std::collections::BTreeMap;
-use std::os::fd::AsFd;
+use std::ffi::OsStr;
+use std::fs::File;
+use std::os::fd::{AsFd, AsRawFd};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -32,7 +34,7 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// Watches the manifest `file`; its folder is made if nothing has been published there yet.
+    /// Watches the manifest `file`; its folder is made if nothing has been published there yet, and is followed wherever it is moved.
     ///
     /// # Errors
     /// When the folder can't be made or watched.
@@ -44,11 +46,16 @@ impl Watch {
             folder,
             AddWatchFlags::IN_MOVED_TO | AddWatchFlags::IN_CREATE,
         )?;
+        let folder = File::open(folder)?;
+        let name = file
+            .file_name()
+            .context("a manifest has a name")?
+            .to_owned();
         let seen = Arc::new(Mutex::new(Seen::default()));
         let stop = Arc::new(AtomicBool::new(false));
         let thread = {
-            let (seen, stop, file) = (Arc::clone(&seen), Arc::clone(&stop), file.to_owned());
-            std::thread::spawn(move || follow(&inotify, &file, &seen, &stop))
+            let (seen, stop) = (Arc::clone(&seen), Arc::clone(&stop));
+            std::thread::spawn(move || follow(&inotify, &folder, &name, &seen, &stop))
         };
         Ok(Self {
             seen,
@@ -91,7 +98,11 @@ impl Drop for Watch {
     }
 }
 
-fn follow(inotify: &Inotify, file: &Path, seen: &Mutex<Seen>, stop: &AtomicBool) {
+fn follow(inotify: &Inotify, folder: &File, name: &OsStr, seen: &Mutex<Seen>, stop: &AtomicBool) {
+    // By its descriptor: the store may be taken away (`fault.rs`) between a publication and the look at it.
+    let file = Path::new("/proc/self/fd")
+        .join(folder.as_raw_fd().to_string())
+        .join(name);
     loop {
         // Looked at before the events, so that those that precede the stop are all taken.
         let last_round = stop.load(Ordering::SeqCst);
@@ -106,8 +117,8 @@ fn follow(inotify: &Inotify, file: &Path, seen: &Mutex<Seen>, stop: &AtomicBool)
                             seen.lost = Some("the event queue overflowed".to_owned())
                         });
                     }
-                    if event.name.as_deref() == file.file_name() {
-                        keep(file, seen);
+                    if event.name.as_deref() == Some(name) {
+                        keep(&file, seen);
                     }
                 }
             }

@@ -8,6 +8,7 @@ use anyhow::{Context, Result, bail};
 use rusqlite::fallible_iterator::FallibleIterator;
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OpenFlags};
+use verneuil_integration::ledger::{Ledger, open_books, read_books};
 use verneuil_integration::state::last_committed;
 use verneuil_integration::syscalls::mark;
 use verneuil_integration::workload::{Workload, WorkloadOptions};
@@ -18,14 +19,26 @@ fn main() -> Result<()> {
     match arguments[..] {
         ["session", uri] => session(&open(uri, None)?),
         ["session", uri, extension] => session(&open(uri, Some(extension))?),
-        ["write-until-killed", uri, extension, seed] => {
-            write_until_killed(&open(uri, Some(extension))?, seed.parse()?)
+        ["write-until-killed", uri, extension, seed, ref before @ ..] => {
+            let connection = open(uri, Some(extension))?;
+            for sql in before {
+                execute(&connection, sql, &mut std::io::sink())?;
+            }
+            write_until_killed(&connection, seed.parse()?)
+        }
+        ["write-ledger-until-killed", uri, extension, process] => {
+            write_ledger_until_killed(&open(uri, Some(extension))?, process.parse()?)
+        }
+        ["write-pairs-until-killed", uri, other_uri, extension, seed] => {
+            write_pairs_until_killed(&open(uri, Some(extension))?, other_uri, seed.parse()?)
         }
         ["commit-and-mark", uri, extension, commits] => {
             commit_and_mark(uri, Some(extension), commits.parse()?)
         }
         ["commit-and-mark", uri, commits] => commit_and_mark(uri, None, commits.parse()?),
-        _ => bail!("usage: session|write-until-killed|commit-and-mark URI …, as the tests call it"),
+        _ => bail!(
+            "usage: session|write-until-killed|write-ledger-until-killed|write-pairs-until-killed|commit-and-mark URI …, as the tests call it"
+        ),
     }
 }
 
@@ -112,6 +125,47 @@ fn write_until_killed(connection: &Connection, seed: u64) -> Result<()> {
             execute(connection, &line, &mut sink)?;
         }
         println!("{}", workload.committed());
+    }
+}
+
+/// Entries into books that others write too, without end; a line on standard output is this process's number of one that has committed.
+fn write_ledger_until_killed(connection: &Connection, process: u64) -> Result<()> {
+    connection.pragma_update(None, "busy_timeout", 10_000)?;
+    let mut ledger = Ledger::new(process);
+    loop {
+        for line in ledger.step() {
+            execute(connection, &line, &mut std::io::sink())?;
+        }
+        println!("{}", ledger.entered());
+    }
+}
+
+/// Transactions over two databases without end; a line on standard output says that one has committed.
+fn write_pairs_until_killed(connection: &Connection, other_uri: &str, seed: u64) -> Result<()> {
+    connection.pragma_update(None, "busy_timeout", 10_000)?;
+    connection.execute("ATTACH ?1 AS two", [other_uri])?;
+    let mut entered = 0;
+    for schema in ["main", "two"] {
+        let tables: i64 = connection.query_row(
+            &format!("SELECT count(*) FROM {schema}.sqlite_schema WHERE name='tail'"),
+            [],
+            |row| row.get(0),
+        )?;
+        if tables == 0 {
+            connection.execute_batch(&open_books(schema).join(";"))?;
+        } else {
+            entered = read_books(connection)?.last;
+        }
+    }
+    let mut ledger = Ledger::resume(1, entered, seed);
+    println!("{entered}");
+    loop {
+        connection.execute_batch("BEGIN IMMEDIATE")?;
+        let mut twin = ledger.clone();
+        connection.execute_batch(&ledger.entry("main").join(";"))?;
+        connection.execute_batch(&twin.entry("two").join(";"))?;
+        connection.execute_batch("COMMIT")?;
+        println!("{}", ledger.entered());
     }
 }
 

@@ -5,16 +5,15 @@
 //! and runs itself again as a child that has them.
 #![allow(clippy::panic, clippy::unwrap_used)] // helpers of tests are not seen as tests
 
-mod front;
 mod suite;
 
 use anyhow::{Context, Result};
 use bytes::Bytes;
-use front::{Front, Trick};
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use verneuil_config::{DirectoryConfig, S3Config, TargetConfig};
+use verneuil_integration::front::{Front, Trick};
 use verneuil_integration::process::{run, tied};
 use verneuil_integration::seaweed::{Seaweed, credentials};
 use verneuil_store::{Condition, ErrorKind, GetOptions, Pacer, Space, Store};
@@ -362,7 +361,10 @@ fn the_server_sees_at_most_rate_times_t_plus_burst_in_every_window() -> Result<(
                 reader?;
             }
             let seconds = start.elapsed().as_secs_f64();
-            let times = front.requests().split_off(before);
+            let times: Vec<Instant> = front.requests()[before..]
+                .iter()
+                .map(|request| request.at)
+                .collect();
             assert_eq!(times.len(), 120);
             // Eight readers and a writer; a reader that finds the pool empty for a moment adds one.
             let connections = front.connections();
