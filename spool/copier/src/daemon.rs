@@ -128,7 +128,7 @@ impl Daemon {
             if self.databases.contains_key(&folder) {
                 continue;
             }
-            match Database::open_existing(&self.spool, &folder) {
+            match Database::open_or_repair(&self.spool, &folder) {
                 Ok(db) => {
                     self.unreadable.remove(&folder);
                     // Watched before it is looked at: no commit falls between.

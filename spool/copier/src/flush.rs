@@ -227,7 +227,7 @@ pub fn flush_spool(dir: &Path, config: &Config) -> Result<SpoolFlush, SpoolError
     let copier = Copier::new(&config.copier, &config.targets);
     let (mut databases, mut unreadable) = (Vec::new(), Vec::new());
     for folder in contents.folders {
-        match Database::open_existing(&spool, &folder) {
+        match Database::open_or_repair(&spool, &folder) {
             Ok(db) => databases.push(db),
             Err(error) => unreadable.push((folder, error)),
         }

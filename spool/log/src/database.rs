@@ -110,6 +110,26 @@ impl Database {
         Ok(Arc::new(database))
     }
 
+    /// As [`Database::open_existing`]; a control page that is missing or can't be used is made anew, with everything to do.
+    ///
+    /// # Errors
+    /// When the folder is not a database's, or the control page can't be made.
+    pub fn open_or_repair(spool: &Spool, folder: &Path) -> Result<Arc<Self>, SpoolError> {
+        let error = match Self::open_existing(spool, folder) {
+            Ok(database) => return Ok(database),
+            Err(error) => error,
+        };
+        let (path, info) = read_record(folder)?;
+        tracing::warn!(db = %path.display(), %error, "the control page is made anew: the whole database will be read once");
+        let opened = Folder::attach(spool, &path, &info)?;
+        let database = Self::new(spool, &path, info);
+        *database
+            .folder
+            .write()
+            .unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(opened));
+        Ok(Arc::new(database))
+    }
+
     fn new(spool: &Spool, path: &Path, info: DatabaseInfo) -> Self {
         Self {
             spool: spool.clone(),

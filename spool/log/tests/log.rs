@@ -289,7 +289,9 @@ fn a_record_that_comes_too_late_is_written_once_more_and_replays() {
                     std::hint::spin_loop();
                 }
                 sealed.push(lock.seal().unwrap());
-                while lock.epoch() == epoch {}
+                // It may be another transaction by now.
+                let sealed_in = lock.epoch();
+                while sealed_in % 2 == 1 && lock.epoch() == sealed_in {}
                 let last = sealed[sealed.len() - 1];
                 let on_disk = log_len(&bench.spool, last.generation);
                 if on_disk > u64::from(last.len_bytes.unwrap()) {
