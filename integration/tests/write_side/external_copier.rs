@@ -213,7 +213,10 @@ fn an_unknown_mode_is_refused_with_its_key() -> Result<()> {
         text.contains("mode") && text.contains("sometimes"),
         "{text}"
     );
-    let said = setup.ctl_with(&setup.config(), &["copy", utf8(&setup.path("none"))?])?;
+    let said = setup.ctl_with(
+        &setup.config(),
+        &["copy", utf8(&setup.path("none").join("spool"))?],
+    )?;
     ensure!(
         said.status.code() == Some(1),
         "{}: {}",

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
-use verneuil_dbfile::Pooled;
+use verneuil_dbfile::{LockBytes, Pooled};
 use verneuil_format::{
     CHUNK_LEN_BYTES, Change, ChunkId, ChunkIndex, Entry, NextState, Pack, PackBuilder, Stored,
     chunk_count, chunk_len,
@@ -33,11 +33,12 @@ pub(crate) struct Source {
     pub(crate) ledger: Arc<Ledger>,
     pub(crate) path: Arc<Path>,
     pub(crate) file: Arc<Pooled>,
+    pub(crate) bytes: LockBytes,
 }
 
 impl Source {
     pub(crate) fn look(&self) -> Result<Result<Look, Blocked>, CopyError> {
-        Look::take(self.ledger.lock(), &self.path, &self.file)
+        Look::take(self.ledger.lock(), self.bytes, &self.path, &self.file)
     }
 
     /// `len` bytes of a chunk as they are now, whatever state that is; `None` if they can't be read.

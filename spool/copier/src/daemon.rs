@@ -77,10 +77,21 @@ pub fn copy_spool(
     };
     let mut is_serving = None;
     loop {
-        let is_there = daemon.spool.is_there();
-        if is_there {
-            daemon.look(&mut tell)?;
-        }
+        // What is wrong at first is a mistake; later, it is somebody who tidies up.
+        let looked = daemon.spool.is_there().and_then(|is_there| {
+            if is_there {
+                daemon.look(&mut tell)?;
+            }
+            Ok(is_there)
+        });
+        let is_there = match looked {
+            Err(error) if is_serving.is_none() => return Err(error),
+            Err(error) => {
+                tracing::warn!(%error, "cannot look through the spool");
+                false
+            }
+            Ok(is_there) => is_there,
+        };
         if is_serving != Some(is_there) {
             is_serving = Some(is_there);
             tell(if is_there {

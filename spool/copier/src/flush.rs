@@ -7,7 +7,6 @@ use std::time::{Duration, SystemTime};
 use nix::fcntl::OFlag;
 use tokio::time::{Instant, sleep};
 use verneuil_config::{Config, TargetConfig};
-use verneuil_dbfile::LockBytes;
 use verneuil_spool::{Database, Progress, Spool, SpoolError, TargetId};
 
 use crate::base::target_id;
@@ -41,7 +40,7 @@ impl<'a> Watch<'a> {
     fn begin(db: &'a Database) -> Result<Option<Self>, FlushError> {
         Ok(progress(db)?.map(|then| Self {
             db,
-            counter: change_counter(db.path(), &then),
+            counter: change_counter(db, &then),
             then,
         }))
     }
@@ -49,7 +48,7 @@ impl<'a> Watch<'a> {
     /// Whether a target has, by `now`, all that was committed then by anybody.
     fn has_all(&mut self, now: &Progress, target: TargetId) -> bool {
         // A lock may hide a foreign commit: look again until nobody holds one, or a writer of ours has looked.
-        self.counter = self.counter.or_else(|| change_counter(self.db.path(), now));
+        self.counter = self.counter.or_else(|| change_counter(self.db, now));
         let is_known = self.counter.is_some() || now.epoch != self.then.epoch;
         let Some(record) = now.target(target) else {
             return false;
@@ -183,10 +182,10 @@ pub fn wait_until_stored(
 }
 
 /// The database's change counter, if nobody is about to change it.
-fn change_counter(path: &Path, progress: &Progress) -> Option<u32> {
-    let file = verneuil_dbfile::open(path, OFlag::O_RDONLY, 0).ok()?;
+fn change_counter(db: &Database, progress: &Progress) -> Option<u32> {
+    let file = verneuil_dbfile::open(db.path(), OFlag::O_RDONLY, 0).ok()?;
     let header = verneuil_dbfile::read_header(&file).ok()?;
-    let locks = verneuil_dbfile::probe_locks(&*file, LockBytes::default()).ok()?;
+    let locks = verneuil_dbfile::probe_locks(&*file, db.lock_bytes()).ok()?;
     let is_kept = locks.exclusive
         && locks.holder_pid.is_none()
         && progress.is_kept_exclusive

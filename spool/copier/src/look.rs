@@ -28,6 +28,7 @@ impl Look {
     /// look's values.
     pub(crate) fn take(
         lock: &CopierLock,
+        bytes: LockBytes,
         path: &Path,
         file: &File,
     ) -> Result<Result<Self, Blocked>, CopyError> {
@@ -49,11 +50,13 @@ impl Look {
                 .saturating_mul(1_000_000_000)
                 .saturating_add(metadata.ctime_nsec()),
         };
-        Ok(match obstacle(lock, epoch, path, file).map_err(&failed)? {
-            Some(blocked) => Err(blocked),
-            None if header.is_wal() => Err(Blocked::Wal),
-            None => Ok(look),
-        })
+        Ok(
+            match obstacle(lock, epoch, bytes, path, file).map_err(&failed)? {
+                Some(blocked) => Err(blocked),
+                None if header.is_wal() => Err(Blocked::Wal),
+                None => Ok(look),
+            },
+        )
     }
 
     /// Whether nothing was written between the two looks: same epoch, counter, length and modification time.
@@ -79,10 +82,11 @@ impl Look {
 fn obstacle(
     lock: &CopierLock,
     epoch: u64,
+    bytes: LockBytes,
     path: &Path,
     file: &File,
 ) -> std::io::Result<Option<Blocked>> {
-    let locks = probe_locks(file, LockBytes::default())?;
+    let locks = probe_locks(file, bytes)?;
     if locks.pending_or_exclusive() {
         // A connection of ours that keeps EXCLUSIVE between its transactions writes under an odd epoch only, and its journal is its own. The kernel
         // names no process for locks of open files: that of a stock connection has one.
@@ -97,7 +101,7 @@ fn obstacle(
         return Ok(None);
     }
     // The owner may have finished between the two looks; a journal that is still live without RESERVED is hot.
-    let again = probe_locks(file, LockBytes::default())?;
+    let again = probe_locks(file, bytes)?;
     if again.pending_or_exclusive() || again.reserved {
         return Ok(Some(Blocked::Writing));
     }

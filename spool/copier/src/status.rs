@@ -6,7 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use nix::fcntl::OFlag;
 use serde::Serialize;
 use verneuil_config::TargetConfig;
-use verneuil_dbfile::{Journal, LockBytes};
+use verneuil_dbfile::Journal;
 use verneuil_spool::{Database, Progress, TargetRecord};
 
 use crate::base::target_id;
@@ -164,7 +164,7 @@ fn obstacle(db: &Database) -> Option<String> {
     if verneuil_dbfile::read_header(&file).is_ok_and(|header| header.is_wal()) {
         return Some(Blocked::Wal.to_string());
     }
-    let locks = verneuil_dbfile::probe_locks(&*file, LockBytes::default()).ok()?;
+    let locks = verneuil_dbfile::probe_locks(&*file, db.lock_bytes()).ok()?;
     let is_writing = locks.pending_or_exclusive() || locks.reserved;
     let journal = verneuil_dbfile::journal_state(db.path()).ok()?;
     (!is_writing && journal == Journal::Live).then(|| Blocked::HotJournal.to_string())

@@ -4,12 +4,13 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::SeqCst;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
 use std::time::{Duration, Instant};
 
 use verneuil_config::TargetConfig;
+use verneuil_dbfile::LockBytes;
 use verneuil_dbfile::fork::ForkLocal;
 
 use crate::error::SpoolError;
@@ -50,6 +51,8 @@ pub struct Database {
     /// The waker was called and nobody has looked since.
     signalled: AtomicBool,
     waker: RwLock<Option<Waker>>,
+    /// Where SQLite's lock bytes begin: the usual place, except in its own test builds.
+    pending_byte: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -143,7 +146,18 @@ impl Database {
             missed: AtomicBool::new(false),
             signalled: AtomicBool::new(false),
             waker: RwLock::new(None),
+            pending_byte: AtomicU64::new(LockBytes::default().pending()),
         }
+    }
+
+    /// The bytes on which its users lock it.
+    pub fn lock_bytes(&self) -> LockBytes {
+        LockBytes::at(self.pending_byte.load(SeqCst))
+    }
+
+    /// Says where the lock bytes are, as a connection has found them.
+    pub fn set_lock_bytes(&self, bytes: LockBytes) {
+        self.pending_byte.store(bytes.pending(), SeqCst);
     }
 
     /// Its absolute, canonical path.

@@ -15,7 +15,7 @@ use crate::folder::Folder;
 use crate::map::SEGMENT_CHUNKS;
 use crate::progress::{Progress, known_cc};
 use crate::replay::Replay;
-use crate::spool::open_private;
+use crate::spool::{open_private, remove_asides};
 use crate::target::{TargetId, TargetRecord, read_records};
 
 /// Chunks that the copier must read from the file.
@@ -393,6 +393,7 @@ impl CopierLock {
     /// The records of all targets that this database ever had in this spool. Those of an older control page know nothing any more.
     pub(crate) fn target_records(&self) -> Result<Vec<(TargetId, TargetRecord)>, SpoolError> {
         let page_id = self.folder.control.page_id();
+        remove_asides(self.folder.dir());
         let mut records = read_records(self.folder.dir())?;
         for (_, record) in &mut records {
             if record.page_id != page_id {

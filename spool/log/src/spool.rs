@@ -10,6 +10,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use verneuil_config::SpoolConfig;
 use verneuil_dbfile::fork::ForkLocal;
@@ -19,6 +20,10 @@ use crate::error::SpoolError;
 use crate::folder::{Folder, folder_name};
 
 const INSTANCE_FILE: &str = "instance";
+/// Files that have no name of their own yet.
+const ASIDE_PREFIX: &str = "new-";
+/// A file without a name of its own that is older than this is a dead process': it takes microseconds to make one.
+const ASIDE_AGE_MAX: Duration = Duration::from_secs(60);
 const BOOT_PREFIX: &str = "boot-";
 const PRIVATE_DIR: u32 = 0o700;
 const PRIVATE_FILE: u32 = 0o600;
@@ -79,8 +84,23 @@ impl Spool {
     }
 
     /// Whether it has been used before. Creates nothing.
-    pub fn is_there(&self) -> bool {
-        self.root.join(INSTANCE_FILE).exists()
+    ///
+    /// # Errors
+    /// When it can't become one: the directory that it would be in is missing, or it is somebody else's.
+    pub fn is_there(&self) -> Result<bool, SpoolError> {
+        if self.root.exists() {
+            check_owned_directory(&self.root)?;
+            return Ok(self.root.join(INSTANCE_FILE).exists());
+        }
+        let parent = self.root.parent().unwrap_or(Path::new("/"));
+        let parent = if parent.as_os_str().is_empty() {
+            Path::new(".")
+        } else {
+            parent
+        };
+        fs::metadata(parent)
+            .map(|_| false)
+            .map_err(SpoolError::io("open the directory of the spool", parent))
     }
 
     /// What is there. Creates nothing.
@@ -124,8 +144,9 @@ impl Spool {
         Ok(contents)
     }
 
-    /// Removes the folders of other boots, as far as it can.
+    /// Removes the folders of other boots, and what dead processes left, as far as it can.
     pub fn remove_other_boots(&self) {
+        remove_asides(&self.root);
         for folder in self
             .contents()
             .map(|contents| contents.other_boots)
@@ -269,7 +290,7 @@ pub(crate) fn give_name(aside: &Path, path: &Path, publish: Publish) -> Result<b
 
 /// A new private file with a name of its own.
 pub(crate) fn create_aside(dir: &Path) -> Result<(File, PathBuf), SpoolError> {
-    let path = dir.join(format!("new-{}", to_hex(&random_bytes()?)));
+    let path = dir.join(format!("{ASIDE_PREFIX}{}", to_hex(&random_bytes()?)));
     let file = File::options()
         .read(true)
         .write(true)
@@ -278,6 +299,26 @@ pub(crate) fn create_aside(dir: &Path) -> Result<(File, PathBuf), SpoolError> {
         .open(&path)
         .map_err(SpoolError::io("create", &path))?;
     Ok((file, path))
+}
+
+/// Removes what processes that were killed have left aside in `dir`, as far as it can.
+pub(crate) fn remove_asides(dir: &Path) {
+    let Ok(entries) = fs::read_dir(dir) else {
+        return;
+    };
+    for entry in entries.flatten() {
+        let is_aside = entry
+            .file_name()
+            .as_bytes()
+            .starts_with(ASIDE_PREFIX.as_bytes());
+        let is_old = || {
+            let age = entry.metadata().ok()?.modified().ok()?.elapsed().ok()?;
+            Some(age > ASIDE_AGE_MAX)
+        };
+        if is_aside && is_old() == Some(true) {
+            drop(fs::remove_file(entry.path()));
+        }
+    }
 }
 
 /// Opens or creates a private file of the spool.

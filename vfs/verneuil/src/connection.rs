@@ -12,7 +12,7 @@ use std::sync::{Arc, Weak};
 use verneuil_abi::{Code, LockLevel, Result};
 use verneuil_config::JournalWal;
 use verneuil_dbfile::fork::generation;
-use verneuil_dbfile::{journal_is_hot, journal_path};
+use verneuil_dbfile::{LockBytes, journal_is_hot, journal_path};
 use verneuil_spool::{Database, DatabaseInfo, Writer};
 use verneuil_unix::SharedFile;
 
@@ -24,6 +24,7 @@ pub(crate) struct Link {
     /// The name that SQLite derives the journal's from.
     pub(crate) name: PathBuf,
     pub(crate) file: SharedFile,
+    pub(crate) lock_bytes: LockBytes,
     pub(crate) seat: Weak<Seat>,
 }
 
@@ -60,6 +61,7 @@ impl Link {
             targets: setup.targets.clone(),
         };
         let database = Database::open(&setup.spool, &self.path, info);
+        database.set_lock_bytes(self.lock_bytes);
         setup.replication.serve(&database);
         seat::register(journal_path(&self.name), self.seat.clone());
         Live {

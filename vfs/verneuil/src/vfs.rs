@@ -85,6 +85,7 @@ impl TrackingVfs {
                 path,
                 name: name.as_path().to_owned(),
                 file: opened.file.share(),
+                lock_bytes: opened.file.lock_bytes(),
                 seat: seat.clone(),
             })
         }))

@@ -237,9 +237,13 @@ impl Pass {
                 Clean::Blocked(blocked) => return Ok(Step::Done(Outcome::Blocked(blocked))),
             }
             // Step 7.
-            if !self.counter_is_known(&source, &reference).await? {
-                self.ledger.need_everything(self.target);
-                return Ok(Step::Again);
+            match self.counter_is_known(&source, &reference).await? {
+                Ok(true) => {}
+                Ok(false) => {
+                    self.ledger.need_everything(self.target);
+                    return Ok(Step::Again);
+                }
+                Err(blocked) => return Ok(Step::Done(Outcome::Blocked(blocked))),
             }
         }
         // Steps 8 and 9.
@@ -334,6 +338,7 @@ impl Pass {
             ledger: self.ledger.clone(),
             path: path.into(),
             file,
+            bytes: self.db.lock_bytes(),
         };
         self.source = Some(source.clone());
         Ok(source)

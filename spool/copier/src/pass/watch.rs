@@ -75,25 +75,33 @@ impl Pass {
         }
     }
 
-    /// Step 7: the counter is the noted one, or that of our own last transaction.
+    /// Step 7: the counter is the noted one, or that of our own last transaction. While somebody writes, nobody can tell.
     pub(super) async fn counter_is_known(
         &self,
         source: &Source,
         reference: &Look,
-    ) -> Result<bool, CopyError> {
+    ) -> Result<Result<bool, Blocked>, CopyError> {
         let begun = Instant::now();
         loop {
-            if let Ok(look) = source.look()? {
-                let counter = look.header.change_counter;
-                if counter == reference.header.change_counter
-                    || Some(counter) == self.ledger.lock().last_cc()
-                {
-                    return Ok(true);
+            let blocked = match source.look()? {
+                Ok(look) => {
+                    let counter = look.header.change_counter;
+                    if counter == reference.header.change_counter
+                        || Some(counter) == self.ledger.lock().last_cc()
+                    {
+                        return Ok(Ok(true));
+                    }
+                    // A writer of ours that has unlocked and not yet noted its counter looks like a stranger for an instant.
+                    if begun.elapsed() > LEFTOVER_PATIENCE {
+                        return Ok(Ok(false));
+                    }
+                    Blocked::Writing
                 }
-            }
-            // A writer of ours that has unlocked and not yet noted its counter looks like a stranger for an instant.
-            if begun.elapsed() > LEFTOVER_PATIENCE {
-                return Ok(false);
+                Err(Blocked::Writing) => Blocked::Writing,
+                Err(blocked) => return Ok(Err(blocked)),
+            };
+            if begun.elapsed() > DIRTY_PATIENCE {
+                return Ok(Err(blocked));
             }
             tokio::time::sleep(DIRTY_PAUSE).await;
         }

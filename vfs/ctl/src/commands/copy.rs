@@ -43,7 +43,8 @@ pub fn run(common: &Common, args: &Copy) -> Result<(), Failure> {
         CopyEvent::Unreadable(folder, error) => report(&format!("{}: {error}", folder.display())),
         CopyEvent::Stopping => {
             notify("STOPPING=1");
-            // A second signal ends it at once.
+            // A second signal ends it at once; the first one has done its work.
+            let _ = stop.read_signal();
             let _ = signals.thread_unblock();
         }
     })
