@@ -216,6 +216,13 @@ impl Copier {
         flush_lanes(lanes, limit)
     }
 
+    /// How many lanes are open.
+    #[cfg(test)]
+    pub(crate) fn lanes_count(&self) -> usize {
+        let served = self.shared.served();
+        served.values().map(|served| served.lanes.len()).sum()
+    }
+
     /// At the end of the process: uploads what is pending, for as long as `limit`, to those targets that answered last time.
     pub fn drain(&self, limit: Duration) {
         let ends: Vec<(Option<Arc<Database>>, Vec<LaneEnd>)> = self

@@ -291,24 +291,29 @@ impl Ledger {
     /// Step 8.
     fn seal(&self, shares: &mut BTreeMap<TargetId, Share>) -> Result<(), SpoolError> {
         let sealed = self.lock.seal()?;
-        match self.lock.replay(sealed) {
-            Ok(replay) => {
-                let replay = Arc::new(replay);
-                // Before the log loses its name: the next copier would not know.
-                self.lock.add_inflight(replay.touched());
-                if replay.records() > 0 {
-                    shares.values_mut().for_each(|share| share.offer(&replay));
-                }
-            }
+        let replay = self.lock.replay(sealed);
+        // Before the log loses its name: the next copier would not know.
+        match &replay {
+            Ok(replay) => self.lock.add_inflight(replay.touched()),
             Err(error) => {
                 tracing::warn!(%error, "the change log can't be used: the whole database is compared");
                 self.lock.need_everything();
                 shares.values_mut().for_each(|share| share.add(&Need::All));
             }
         }
-        if let Err(error) = self.lock.delete(sealed) {
+        let deleted = self.lock.delete(sealed);
+        if let Err(error) = &deleted {
             // It is in flight now, and will be read once more than necessary.
             tracing::warn!(%error, "a change log that was taken over stays in the spool for now");
+        }
+        if let Ok(mut replay) = replay {
+            if deleted.is_ok() {
+                replay.is_unlinked();
+            }
+            let replay = Arc::new(replay);
+            if replay.records() > 0 {
+                shares.values_mut().for_each(|share| share.offer(&replay));
+            }
         }
         Ok(())
     }
@@ -351,7 +356,8 @@ impl Share {
         let bound = replay.file_len().unwrap_or(0).max(OFFERS_LEN_MIN_BYTES);
         let fits =
             self.offers.len() < OFFERS_MAX && held.saturating_add(replay.len_bytes()) <= bound;
-        if self.is_served && (fits || self.offers.is_empty()) {
+        // Whoever has to read from the file reads after this, and what was sealed before becomes a part of that.
+        if self.is_served && self.need.is_empty() && (fits || self.offers.is_empty()) {
             self.offers.push(Arc::clone(replay));
         } else {
             self.drop_offers();

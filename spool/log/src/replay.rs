@@ -41,6 +41,19 @@ pub struct Replay {
     last: Option<record::RecordHead>,
     records: u64,
     len_bytes: u64,
+    /// The log has lost its name: this is all that is left of it.
+    is_unlinked: bool,
+}
+
+impl Drop for Replay {
+    /// Writers of any process may have the log open for a long time yet; its blocks are given back now.
+    fn drop(&mut self) {
+        if self.is_unlinked
+            && let Err(error) = self.file.set_len(0)
+        {
+            tracing::debug!(%error, "a change log that was published stays until its last user closes it");
+        }
+    }
 }
 
 impl Replay {
@@ -95,7 +108,11 @@ impl Replay {
     }
 
     fn open(path: &Path) -> Result<Self, SpoolError> {
-        let file = File::open(path).map_err(SpoolError::io("open", path))?;
+        let file = File::options()
+            .read(true)
+            .write(true)
+            .open(path)
+            .map_err(SpoolError::io("open", path))?;
         let (chunks, touched) = (BTreeMap::new(), ChunkSet::default());
         Ok(Self {
             file,
@@ -105,6 +122,7 @@ impl Replay {
             last: None,
             records: 0,
             len_bytes: 0,
+            is_unlinked: false,
         })
     }
 
@@ -200,6 +218,11 @@ impl Replay {
     /// The chunks that it holds an image of, whether or not they were cut off later.
     pub(crate) fn changed(&self) -> impl Iterator<Item = u32> + '_ {
         self.chunks.keys().copied()
+    }
+
+    /// Says that the log has lost its name, and that nobody else will read it.
+    pub(crate) fn is_unlinked(&mut self) {
+        self.is_unlinked = true;
     }
 
     /// Length of the log in bytes: what it takes on disk for as long as this lives.

@@ -3,4 +3,5 @@
 mod faults;
 mod service;
 mod steady;
+mod targets;
 mod world;

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::future::Future;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::pin::pin;
@@ -186,20 +187,30 @@ impl World {
     }
 
     pub(super) fn pass(&mut self) -> Pass {
-        let ledger = self.db.ledger().unwrap().expect("nobody else copies");
-        self.pass_of(Arc::new(ledger), &self.target.clone())
+        let ledger = Arc::new(self.ledger());
+        let parked = self.parked.take();
+        self.pass_of(&ledger, &self.target, parked)
+    }
+
+    pub(super) fn ledger(&self) -> Ledger {
+        self.db.ledger().unwrap().expect("nobody else copies")
     }
 
     /// A pass to one of several targets, whose passes share a ledger.
-    pub(super) fn pass_of(&mut self, ledger: Arc<Ledger>, target: &TargetConfig) -> Pass {
+    pub(super) fn pass_of(
+        &self,
+        ledger: &Arc<Ledger>,
+        target: &TargetConfig,
+        parked: Option<Parked>,
+    ) -> Pass {
         let identity = identity(&self.db, ledger.lock().instance_id());
         Pass::new(
             self.db.clone(),
-            ledger,
+            ledger.clone(),
             (target_id(target, &self.db), &target.describe()),
             identity,
             Duration::from_secs(1),
-            self.parked.take(),
+            parked,
         )
     }
 
@@ -210,6 +221,25 @@ impl World {
         let result = pass.advance(&store).await;
         self.parked = Some(pass.park());
         result
+    }
+
+    /// Which of the committed states the store at `root` holds.
+    pub(super) fn state_in(&self, root: &Path) -> Option<usize> {
+        let hash = blake3::hash(&self.bytes_in(root)?);
+        let at = self.states.iter().rposition(|state| *state == hash);
+        Some(at.expect("a published manifest is a committed state"))
+    }
+
+    /// A commit of a program that knows nothing of the spool.
+    pub(super) fn foreign_commit(&mut self, chunk: u64) {
+        std::thread::sleep(Duration::from_millis(20));
+        self.counter += 1;
+        let page = [self.counter as u8; 512];
+        self.file.write_all_at(&page, chunk * CHUNK + 1024).unwrap();
+        self.file
+            .write_all_at(&self.counter.to_be_bytes(), 24)
+            .unwrap();
+        self.commit_state();
     }
 
     /// Advances until nothing is left.
@@ -252,7 +282,7 @@ impl World {
     }
 
     pub(super) fn manifest_file(&self) -> PathBuf {
-        let path = std::os::unix::ffi::OsStrExt::as_bytes(self.path.as_os_str());
+        let path = self.path.as_os_str().as_bytes();
         self.dir
             .path()
             .join("store")
@@ -261,8 +291,13 @@ impl World {
 
     /// The bytes of the published snapshot; `None` without one.
     pub(super) async fn published_bytes(&self) -> Option<Vec<u8>> {
-        let root = self.dir.path().join("store");
-        let manifest = Manifest::decode(&std::fs::read(self.manifest_file()).ok()?).unwrap();
+        self.bytes_in(&self.dir.path().join("store"))
+    }
+
+    /// The bytes of the snapshot in the directory store at `root`.
+    pub(super) fn bytes_in(&self, root: &Path) -> Option<Vec<u8>> {
+        let key = manifest_key("here", self.path.as_os_str().as_bytes());
+        let manifest = Manifest::decode(&std::fs::read(root.join(key)).ok()?).unwrap();
         let frame = |at: verneuil_format::FrameRef, max: usize| {
             let pack = std::fs::read(root.join(pack_key(at.pack)))
                 .expect("P6: a manifest names only what is there");
