@@ -13,7 +13,7 @@ use verneuil_format::{
     CHUNK_LEN_BYTES, Change, ChunkId, ChunkIndex, Entry, NextState, Pack, PackBuilder, Stored,
     chunk_count, chunk_len,
 };
-use verneuil_spool::{ChunkSet, Ledger};
+use verneuil_spool::{ChunkSet, Ledger, SpoolError};
 use verneuil_store::Store;
 
 use crate::base::{Base, REQUESTS_AT_ONCE, put_packs};
@@ -116,6 +116,17 @@ pub(crate) struct CaughtUp {
     pub(crate) last: Look,
 }
 
+impl CaughtUp {
+    /// Together with what was read after it, which is newer.
+    pub(crate) fn and(mut self, later: Self) -> Self {
+        self.changed.subtract(&later.read);
+        self.changed.extend(&later.changed);
+        self.read.extend(&later.read);
+        self.last = later.last;
+        self
+    }
+}
+
 /// One slice as it was read: chunk number and bytes, and the look after it.
 type Slice = (Vec<(u32, Vec<u8>)>, Look);
 
@@ -195,6 +206,10 @@ pub(crate) async fn read(
                 changed,
                 last,
             }));
+        }
+        if !source.ledger.lock().is_current() {
+            // Whoever made the new folder can't copy before this lock is given up.
+            return Err(SpoolError::replaced(&source.path).into());
         }
         from = indexes.last().map_or(from, |last| last + 1);
         source.ledger.lock().beat();

@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -24,6 +24,8 @@ const LOOK_PERIOD_MS: u16 = 2_000;
 const DRAIN_LIMIT: Duration = Duration::from_secs(30);
 /// Change logs are called this; their writing is what is watched for.
 const LOG_PREFIX: &[u8] = b"log-";
+/// What an application records about a database: renamed into place when its targets change.
+const RECORD_FILE: &[u8] = b"database.json";
 
 /// What happens, for whoever runs the copier.
 #[derive(Debug)]
@@ -107,8 +109,12 @@ pub fn copy_spool(
         }
     }
     tell(CopyEvent::Stopping);
-    let databases = daemon.databases.into_values().map(|watched| watched.db);
-    let mut flush = flush_databases(&daemon.copier, databases.collect(), Some(DRAIN_LIMIT));
+    let databases: Vec<_> = daemon
+        .databases
+        .into_values()
+        .map(|watched| watched.db)
+        .collect();
+    let mut flush = flush_databases(&daemon.copier, &databases, Some(DRAIN_LIMIT));
     flush.unreadable = daemon.unreadable.into_iter().collect();
     Ok(flush)
 }
@@ -128,6 +134,9 @@ impl Daemon {
             is_there
         });
         self.unreadable.retain(|folder, _| is_there(folder));
+        for (folder, watched) in &mut self.databases {
+            watched.watch = watched.watch.or_else(|| watch(inotify, folder));
+        }
         if self.boot.as_ref().map(|(path, _)| path) != contents.boot.as_ref() {
             self.boot = contents.boot.as_ref().and_then(|path| {
                 let created = AddWatchFlags::IN_CREATE | AddWatchFlags::IN_ONLYDIR;
@@ -143,9 +152,7 @@ impl Daemon {
                 Ok(db) => {
                     self.unreadable.remove(&folder);
                     // Watched before it is looked at: no commit falls between.
-                    let watch = self.inotify.as_ref().and_then(|inotify| {
-                        inotify.add_watch(&folder, AddWatchFlags::IN_MODIFY).ok()
-                    });
+                    let watch = watch(self.inotify.as_ref(), &folder);
                     if let Err(error) = self.copier.serve(&db) {
                         tracing::error!(db = %db.path().display(), %error, "not served");
                     }
@@ -165,22 +172,15 @@ impl Daemon {
     }
 
     /// Wakes the copier for each database that is committed to, until it is time to look again. `true`: it is time to stop.
-    fn wait(&self, stop: BorrowedFd<'_>) -> bool {
-        let Some(inotify) = &self.inotify else {
-            let mut polled = [PollFd::new(stop, PollFlags::POLLIN)];
-            return matches!(
-                poll(&mut polled, PollTimeout::from(LOOK_PERIOD_MS)),
-                Ok(1..)
-            );
-        };
-        let until = std::time::Instant::now() + Duration::from_millis(LOOK_PERIOD_MS.into());
+    fn wait(&mut self, stop: BorrowedFd<'_>) -> bool {
+        let until = Instant::now() + Duration::from_millis(LOOK_PERIOD_MS.into());
         loop {
-            let left = until.saturating_duration_since(std::time::Instant::now());
+            let left = until.saturating_duration_since(Instant::now());
             let left_ms = u16::try_from(left.as_millis()).unwrap_or(LOOK_PERIOD_MS);
-            let mut polled = [
-                PollFd::new(stop, PollFlags::POLLIN),
-                PollFd::new(inotify.as_fd(), PollFlags::POLLIN),
-            ];
+            let mut polled = vec![PollFd::new(stop, PollFlags::POLLIN)];
+            if let Some(inotify) = &self.inotify {
+                polled.push(PollFd::new(inotify.as_fd(), PollFlags::POLLIN));
+            }
             match poll(&mut polled, PollTimeout::from(left_ms)) {
                 Ok(0) => return false,
                 Err(Errno::EINTR) => continue,
@@ -195,38 +195,75 @@ impl Daemon {
             if polled[0].any().unwrap_or(true) {
                 return true;
             }
-            if self.wake(inotify) {
+            if self.wake() {
                 return false;
             }
         }
     }
 
     /// Reads what has happened. `true`: there may be a new database.
-    fn wake(&self, inotify: &Inotify) -> bool {
+    fn wake(&mut self) -> bool {
+        let Some(inotify) = &self.inotify else {
+            return true;
+        };
         let events = match inotify.read_events() {
             Ok(events) => events,
             Err(Errno::EAGAIN | Errno::EINTR) => return false,
             Err(error) => {
                 tracing::warn!(%error, "inotify failed; commits are found by looking");
+                self.wake_all();
+                std::thread::sleep(Duration::from_millis(LOOK_PERIOD_MS.into()));
                 return true;
             }
         };
         let mut is_new = false;
         for event in events {
-            let lost = AddWatchFlags::IN_Q_OVERFLOW | AddWatchFlags::IN_IGNORED;
-            is_new |= event.mask.intersects(AddWatchFlags::IN_CREATE | lost);
-            let is_commit = event
+            if event.mask.contains(AddWatchFlags::IN_Q_OVERFLOW) {
+                self.wake_all();
+                is_new = true;
+            }
+            is_new |= event.mask.contains(AddWatchFlags::IN_CREATE);
+            let is_gone = event.mask.contains(AddWatchFlags::IN_IGNORED);
+            if is_gone
+                && self
+                    .boot
+                    .as_ref()
+                    .is_some_and(|(_, watch)| *watch == event.wd)
+            {
+                self.boot = None;
+            }
+            let of = |(_, watched): &(&PathBuf, &mut Watched)| watched.watch == Some(event.wd);
+            let Some((folder, watched)) = self.databases.iter_mut().find(of) else {
+                continue;
+            };
+            let name = event
                 .name
                 .as_deref()
                 .map(OsStr::as_bytes)
-                .is_some_and(|name| name.starts_with(LOG_PREFIX));
-            if event.mask.contains(AddWatchFlags::IN_MODIFY) && is_commit {
-                let of = |watched: &&Watched| watched.watch == Some(event.wd);
-                if let Some(watched) = self.databases.values().find(of) {
-                    watched.db.wake();
-                }
+                .unwrap_or_default();
+            if is_gone {
+                watched.watch = None;
+                is_new = true;
+            } else if name == RECORD_FILE && event.mask.contains(AddWatchFlags::IN_MOVED_TO) {
+                // Its targets may have changed: it is opened anew.
+                let folder = folder.clone();
+                self.databases.remove(&folder);
+                is_new = true;
+            } else if name.starts_with(LOG_PREFIX) {
+                watched.db.wake();
             }
         }
         is_new
     }
+
+    fn wake_all(&self) {
+        self.databases
+            .values()
+            .for_each(|watched| watched.db.wake());
+    }
+}
+
+fn watch(inotify: Option<&Inotify>, folder: &Path) -> Option<WatchDescriptor> {
+    let what = AddWatchFlags::IN_MODIFY | AddWatchFlags::IN_MOVED_TO;
+    inotify?.add_watch(folder, what).ok()
 }

@@ -17,8 +17,6 @@ use crate::service::Copier;
 const FLUSH_PATIENCE: Duration = Duration::from_secs(30);
 /// Pause between two looks at another copier's progress.
 const PROGRESS_PERIOD: Duration = Duration::from_millis(20);
-/// Databases of a spool that are flushed at the same time.
-const FLUSHING_MAX: usize = 8;
 
 /// How waiting for another copier ended.
 pub(crate) enum Other {
@@ -56,8 +54,10 @@ impl<'a> Watch<'a> {
         let is_settled = now.epoch.is_multiple_of(2) || record.settled_epoch == now.epoch;
         let has_moved = now.epoch != self.then.epoch;
         let is_leftover = now.dirty && !is_settled && !has_moved;
-        // Nobody of ours has committed this: a foreign commit that the copier has yet to notice.
-        let is_foreign = self.counter != record.change_counter && !has_moved && is_settled;
+        // Nobody of ours has committed this: a foreign commit that the copier has yet to notice. There may have been more of them by now.
+        let is_foreign = !has_moved
+            && self.counter != record.change_counter
+            && change_counter(self.db, now) != record.change_counter;
         is_known && !is_leftover && !is_foreign && self.has_ours(now, target)
     }
 
@@ -231,52 +231,27 @@ pub fn flush_spool(dir: &Path, config: &Config) -> Result<SpoolFlush, SpoolError
             Err(error) => unreadable.push((folder, error)),
         }
     }
-    let mut flush = flush_databases(&copier, databases, None);
+    let mut flush = flush_databases(&copier, &databases, None);
     flush.unreadable = unreadable;
     flush.other_boots = contents.other_boots;
     Ok(flush)
 }
 
-/// Flushes several databases, some at a time; for at most `limit`, all in all.
+/// Flushes several databases at the same time; for at most `limit`, all in all.
 pub(crate) fn flush_databases(
     copier: &Copier,
-    databases: Vec<Arc<Database>>,
+    databases: &[Arc<Database>],
     limit: Option<Duration>,
 ) -> SpoolFlush {
-    let begun = Instant::now();
-    let left = || limit.map(|limit| limit.saturating_sub(begun.elapsed()));
+    let results = copier.flush_all(databases, limit);
     let mut flush = SpoolFlush::default();
-    let next = std::sync::Mutex::new(databases.into_iter());
-    let next_database = || {
-        next.lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
-            .next()
-    };
-    std::thread::scope(|scope| {
-        let flushers: Vec<_> = (0..FLUSHING_MAX)
-            .map(|_| {
-                scope.spawn(|| {
-                    let mut done = Vec::new();
-                    while let Some(db) = next_database() {
-                        let result = copier.flush(&db, left());
-                        done.push(Flushed {
-                            path: db.path().to_owned(),
-                            hostname: db.info().hostname.clone(),
-                            result,
-                        });
-                    }
-                    done
-                })
-            })
-            .collect();
-        for flusher in flushers {
-            // A flusher has nothing of its own that can panic; if it did, its databases are missing, and the caller must not take that for success.
-            match flusher.join() {
-                Ok(done) => flush.databases.extend(done),
-                Err(panic) => std::panic::resume_unwind(panic),
-            }
-        }
-    });
+    for (db, result) in databases.iter().zip(results) {
+        flush.databases.push(Flushed {
+            path: db.path().to_owned(),
+            hostname: db.info().hostname.clone(),
+            result,
+        });
+    }
     flush.databases.sort_by(|a, b| a.path.cmp(&b.path));
     flush
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::sync::{Notify, mpsc};
 use tokio::time::{Instant, sleep_until, timeout_at};
 use verneuil_format::Identity;
-use verneuil_spool::{Database, DatabaseInfo, Spool, TargetId};
+use verneuil_spool::{Database, Ledger, Spool, TargetId};
 
 use crate::destination::Destination;
 use crate::error::{Blocked, CopyError, FlushError};
@@ -41,8 +41,9 @@ pub(crate) struct Lane {
     id: TargetId,
     spool: Spool,
     path: PathBuf,
-    info: DatabaseInfo,
     ledger: Arc<LedgerSlot>,
+    /// Kept open, and with it the lock, while its records can't be written (a full disk).
+    stuck: Option<Arc<Ledger>>,
     wake: Arc<Notify>,
     mood: Arc<Mood>,
     parked: Option<Parked>,
@@ -67,8 +68,8 @@ impl Lane {
             id,
             spool: db.spool().clone(),
             path: db.path().to_owned(),
-            info: db.info().clone(),
             ledger,
+            stuck: None,
             wake,
             mood,
             parked: None,
@@ -104,7 +105,18 @@ impl Lane {
             let db = match self.shared.open_database(&self.path) {
                 Some(db) => db,
                 // The application has closed it; what it left is still to be shipped.
-                None => Database::open(&self.spool, &self.path, self.info.clone()),
+                None => match Database::open_left(&self.spool, &self.path) {
+                    Ok(Some(db)) => db,
+                    left => {
+                        if let Err(error) = left {
+                            tracing::warn!(db = %self.path.display(), %error, "what was left is not shipped before it is opened again");
+                        }
+                        if self.shared.leave(&self.path, self.id) {
+                            return;
+                        }
+                        continue;
+                    }
+                },
             };
             let tried = match request {
                 Some(request) => self.flush(&db, &request).await,
@@ -195,6 +207,8 @@ impl Lane {
         };
         self.mood.set(!matches!(tried, Tried::Failed(_)));
         self.parked = Some(pass.park());
+        // What could not be written down is remembered here, or the next look would begin with everything.
+        self.stuck = (!ledger.get_unstuck()).then_some(ledger);
         tried
     }
 

@@ -6,7 +6,7 @@
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
@@ -85,6 +85,11 @@ impl Mood {
 pub(crate) struct LedgerSlot(Mutex<Weak<Ledger>>);
 
 impl LedgerSlot {
+    fn is_open(&self) -> bool {
+        let slot = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        slot.strong_count() > 0
+    }
+
     /// The ledger that another lane has open, or a new one; `None` when another process has it, or there is no spool.
     ///
     /// # Errors
@@ -213,7 +218,29 @@ impl Copier {
                 "no replication target is configured".to_owned(),
             ));
         }
-        flush_lanes(lanes, limit)
+        Asked::of(lanes).answer(limit)
+    }
+
+    /// As [`Self::flush`] for each of them; all are asked before any is waited for.
+    pub(crate) fn flush_all(
+        &self,
+        databases: &[Arc<Database>],
+        limit: Option<Duration>,
+    ) -> Vec<Result<(), FlushError>> {
+        let begun = Instant::now();
+        let asked: Vec<_> = databases
+            .iter()
+            .map(|db| match self.lanes(db)? {
+                lanes if lanes.is_empty() => Err(FlushError::Unreplicated(
+                    "no replication target is configured".to_owned(),
+                )),
+                lanes => Ok(Asked::of(lanes)),
+            })
+            .collect();
+        asked
+            .into_iter()
+            .map(|asked| asked?.answer(limit.map(|limit| limit.saturating_sub(begun.elapsed()))))
+            .collect()
     }
 
     /// How many lanes are open.
@@ -245,47 +272,52 @@ impl Copier {
                 .into_iter()
                 .filter(move |lane| has_answered(&db, lane))
         });
-        if let Err(error) = flush_lanes(lanes.collect(), Some(limit)) {
+        if let Err(error) = Asked::of(lanes.collect()).answer(Some(limit)) {
             tracing::debug!(%error, "left in the spool at the end of the process");
         }
     }
 }
 
-/// Asks all of these lanes at once, and waits for all.
-fn flush_lanes(lanes: Vec<LaneEnd>, limit: Option<Duration>) -> Result<(), FlushError> {
-    let begun = Instant::now();
-    let asked: Vec<_> = lanes
-        .into_iter()
-        .map(|lane| {
+/// Lanes that were asked to flush, and their answers to come.
+struct Asked(Vec<(String, Receiver<Result<(), FlushError>>)>);
+
+impl Asked {
+    fn of(lanes: Vec<LaneEnd>) -> Self {
+        let ask = |lane: LaneEnd| {
             let (answer, reply) = sync_channel(1);
             // A lane that has just ended drops the request: the reply says so.
             drop(lane.requests.send(FlushRequest { answer }));
             (lane.name, reply)
-        })
-        .collect();
-    let count = asked.len();
-    let mut failed = Vec::new();
-    for (name, reply) in asked {
-        let answer = match limit {
-            None => reply.recv().map_err(|_| RecvTimeoutError::Disconnected),
-            Some(limit) => reply.recv_timeout(limit.saturating_sub(begun.elapsed())),
         };
-        let result = answer.unwrap_or_else(|error| {
-            Err(match error {
-                RecvTimeoutError::Timeout => FlushError::TimedOut {
-                    waited_ms: begun.elapsed().as_millis(),
-                    last_error: None,
-                },
-                RecvTimeoutError::Disconnected => {
-                    FlushError::Stopped("its task has ended; try again".to_owned())
-                }
-            })
-        });
-        if let Err(error) = result {
-            failed.push((name, error));
-        }
+        Self(lanes.into_iter().map(ask).collect())
     }
-    FlushError::of_targets(failed, count)
+
+    /// Waits for all of them, for at most `limit`.
+    fn answer(self, limit: Option<Duration>) -> Result<(), FlushError> {
+        let (begun, count) = (Instant::now(), self.0.len());
+        let mut failed = Vec::new();
+        for (name, reply) in self.0 {
+            let answer = match limit {
+                None => reply.recv().map_err(|_| RecvTimeoutError::Disconnected),
+                Some(limit) => reply.recv_timeout(limit.saturating_sub(begun.elapsed())),
+            };
+            let result = answer.unwrap_or_else(|error| {
+                Err(match error {
+                    RecvTimeoutError::Timeout => FlushError::TimedOut {
+                        waited_ms: begun.elapsed().as_millis(),
+                        last_error: None,
+                    },
+                    RecvTimeoutError::Disconnected => {
+                        FlushError::Stopped("its task has ended; try again".to_owned())
+                    }
+                })
+            });
+            if let Err(error) = result {
+                failed.push((name, error));
+            }
+        }
+        FlushError::of_targets(failed, count)
+    }
 }
 
 impl Shared {
@@ -312,7 +344,8 @@ impl Shared {
         let Some(entry) = served.get_mut(path) else {
             return true;
         };
-        if entry.database.strong_count() > 0 {
+        // As long as another lane has the copier's lock, nobody else could serve this target.
+        if entry.database.strong_count() > 0 || entry.ledger.is_open() {
             return false;
         }
         entry.lanes.retain(|lane| lane.id != id);

@@ -90,6 +90,19 @@ impl ChunkSet {
         }
     }
 
+    /// Removes all of `other`.
+    pub fn subtract(&mut self, other: &Self) {
+        for (k, words) in &mut self.segments {
+            let Some(others) = other.segments.get(k) else {
+                continue;
+            };
+            for (word, gone) in words.iter_mut().zip(others.iter()) {
+                self.len -= u64::from((*word & gone).count_ones());
+                *word &= !gone;
+            }
+        }
+    }
+
     /// The chunks in ascending order.
     pub fn iter(&self) -> impl Iterator<Item = u32> + '_ {
         self.segments.iter().flat_map(|(k, words)| {
@@ -143,6 +156,13 @@ mod tests {
             }
             prop_assert_eq!(set.iter().collect::<Vec<_>>(), expected.iter().copied().collect::<Vec<_>>());
             prop_assert_eq!(set.len(), expected.len() as u64);
+            let mut rest = set.clone();
+            let mut odd = ChunkSet::default();
+            expected.iter().filter(|chunk| *chunk % 2 == 1).for_each(|chunk| odd.insert(*chunk));
+            odd.insert(1 << 20);
+            rest.subtract(&odd);
+            prop_assert_eq!(rest.iter().collect::<Vec<_>>(), expected.iter().copied().filter(|chunk| chunk % 2 == 0).collect::<Vec<_>>());
+            prop_assert_eq!(rest.len(), rest.iter().count() as u64);
             for probe in [0, 63, 64, 4_095, 4_096, 20_299] {
                 prop_assert_eq!(set.contains(probe), expected.contains(&probe));
             }

@@ -113,6 +113,18 @@ impl Database {
         Ok(Arc::new(database))
     }
 
+    /// The database at `path` again, after the application has closed it: to ship what it left. `None` when its folder in the spool is gone;
+    /// creates nothing.
+    ///
+    /// # Errors
+    /// As [`Database::open_existing`].
+    pub fn open_left(spool: &Spool, path: &Path) -> Result<Option<Arc<Self>>, SpoolError> {
+        match Self::open_existing(spool, &spool.folder_of(path)?) {
+            Err(error) if error.is_not_found() => Ok(None),
+            found => found.map(Some),
+        }
+    }
+
     /// As [`Database::open_existing`]; a control page that is missing or can't be used is made anew, with everything to do.
     ///
     /// # Errors

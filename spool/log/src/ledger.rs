@@ -5,6 +5,8 @@
 //! missed in its share.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::chunks::ChunkSet;
@@ -17,15 +19,19 @@ use crate::replays::Replays;
 use crate::target::{Lacks, TargetId, TargetRecord, now_ns};
 
 /// Generations that wait for one target. Each costs an index in memory, and a file that has no name any more.
-const OFFERS_MAX: usize = 16;
+const OFFERS_MAX: usize = 8;
+/// Generations that wait in this process for any target of any database: each is an open file of the application's, whose limit may be 1,024.
+const OPEN_REPLAYS_MAX: usize = 64;
 /// Logs that wait for one target may always have this many bytes; beyond the database's own length they become chunks to read.
-const OFFERS_LEN_MIN_BYTES: u64 = 8 << 20;
+const OFFERS_LEN_MIN_BYTES: u64 = 4 << 20;
 
 /// The copier's lock on one database, and the share of each of its targets.
 #[derive(Debug)]
 pub struct Ledger {
     lock: CopierLock,
     shares: Mutex<BTreeMap<TargetId, Share>>,
+    /// A record could not be written the last time: another copier would not know what was published.
+    is_stuck: AtomicBool,
 }
 
 /// What one target lacks: the union of the four, see docs/PROTOCOL.md.
@@ -85,6 +91,7 @@ impl Ledger {
         Ok(Self {
             lock,
             shares: Mutex::new(shares),
+            is_stuck: AtomicBool::new(false),
         })
     }
 
@@ -97,9 +104,21 @@ impl Ledger {
         self.shares.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The share of a target; that of one which was never heard of lacks everything.
+    fn share_of<'a>(
+        &self,
+        shares: &'a mut BTreeMap<TargetId, Share>,
+        target: TargetId,
+    ) -> &'a mut Share {
+        let record = || TargetRecord::unknown(self.lock.page_id(), "");
+        shares
+            .entry(target)
+            .or_insert_with(|| Share::new(record(), Need::All))
+    }
+
     /// Calls `f` with the share of a target, which is made if there is none: that of a target which lacks everything.
     fn with<T>(&self, target: TargetId, f: impl FnOnce(&mut Share) -> T) -> T {
-        f(share_of(&mut self.shares(), self.lock.page_id(), target))
+        f(self.share_of(&mut self.shares(), target))
     }
 
     /// Begins to serve a target, which `name` is the name of. What an attempt that was cut off had taken is needed again.
@@ -129,9 +148,7 @@ impl Ledger {
     pub fn needs_reading(&self, target: TargetId) -> Result<bool, SpoolError> {
         let mut shares = self.shares();
         self.claim(&mut shares)?;
-        Ok(!share_of(&mut shares, self.lock.page_id(), target)
-            .need
-            .is_empty())
+        Ok(!self.share_of(&mut shares, target).need.is_empty())
     }
 
     /// Whether something waits to be published that need not be read from the file.
@@ -141,21 +158,24 @@ impl Ledger {
 
     /// Adds chunks to what a target needs from the file.
     pub fn add_need(&self, target: TargetId, chunks: &ChunkSet) {
-        // Durable at once: the next copier would not know.
+        let mut shares = self.shares();
+        // The next copier would not know. Under the mutex, like all that goes into flight: whoever saves the records clears it.
         self.lock.add_inflight(chunks);
-        self.with(target, |share| share.add(&Need::Chunks(chunks.clone())));
+        self.share_of(&mut shares, target)
+            .add(&Need::Chunks(chunks.clone()));
     }
 
     /// Makes a target need everything from the file.
     pub fn need_everything(&self, target: TargetId) {
+        let mut shares = self.shares();
         self.lock.need_everything();
-        self.with(target, |share| share.add(&Need::All));
+        self.share_of(&mut shares, target).add(&Need::All);
     }
 
     /// Makes every target need everything: the file is not what any of them was told.
     pub fn everything_for_everybody(&self) {
-        self.lock.need_everything();
         let mut shares = self.shares();
+        self.lock.need_everything();
         shares.values_mut().for_each(|share| share.add(&Need::All));
     }
 
@@ -169,17 +189,37 @@ impl Ledger {
         if self.lock.head().len_bytes > 0 {
             self.seal(&mut shares)?;
         }
-        let share = share_of(&mut shares, self.lock.page_id(), target);
+        let share = self.share_of(&mut shares, target);
         share.give_back();
         share.drop_offers();
         share.reading = std::mem::take(&mut share.need);
         Ok(share.reading.clone())
     }
 
+    /// The catch-up goes on: what has to be read once more, or too, because somebody sealed or claimed meanwhile (step 9). What it has read stays read.
+    ///
+    /// # Errors
+    /// As [`Self::begin_catch_up`].
+    pub fn go_on(&self, target: TargetId) -> Result<Need, SpoolError> {
+        let mut shares = self.shares();
+        self.claim(&mut shares)?;
+        if self.lock.head().len_bytes > 0 {
+            self.seal(&mut shares)?;
+        }
+        let share = self.share_of(&mut shares, target);
+        share.drop_offers();
+        let more = std::mem::take(&mut share.need);
+        share.reading.extend(&more);
+        Ok(more)
+    }
+
     /// The catch-up that has begun reads everything.
     pub fn read_everything(&self, target: TargetId) {
+        let mut shares = self.shares();
         self.lock.need_everything();
-        self.with(target, |share| share.reading = Need::All);
+        let share = self.share_of(&mut shares, target);
+        share.reading = Need::All;
+        share.is_behind();
     }
 
     /// Steps 8 to 10, up to the publication: the generations to put over what the target has (and over what it has read, if `after_reading`).
@@ -199,9 +239,8 @@ impl Ledger {
         // After the seal: a writer stores its to-do before it moves the head (step 9).
         self.claim(&mut shares)?;
         let covers = self.lock.head().generation.saturating_sub(1);
-        let share = share_of(&mut shares, self.lock.page_id(), target);
+        let share = self.share_of(&mut shares, target);
         if !share.need.is_empty() {
-            share.give_back();
             return Ok(None);
         }
         let offers = std::mem::take(&mut share.offers);
@@ -229,7 +268,7 @@ impl Ledger {
         settled_epoch: Option<u64>,
     ) -> Result<(), SpoolError> {
         let mut shares = self.shares();
-        let share = share_of(&mut shares, self.lock.page_id(), target);
+        let share = self.share_of(&mut shares, target);
         share.publishing = Need::default();
         share.record.generation = published.generation;
         share.record.change_counter = published.change_counter;
@@ -250,7 +289,15 @@ impl Ledger {
 
     /// Records that nothing dirty is left of `epoch`.
     pub fn set_settled_epoch(&self, target: TargetId, epoch: u64) {
-        self.with(target, |share| share.record.settled_epoch = epoch);
+        self.with(target, |share| {
+            share.record.settled_epoch = epoch;
+            share.is_saved = false;
+        });
+    }
+
+    /// Tries once more to write the records, if that failed before. `false`: it failed again.
+    pub fn get_unstuck(&self) -> bool {
+        !self.is_stuck.load(Relaxed) || self.save(&mut self.shares()).is_ok()
     }
 
     /// Writes down why a target could not be served, for whoever waits for it; `None` when it could.
@@ -259,7 +306,7 @@ impl Ledger {
     /// When the record can't be written.
     pub fn note_error(&self, target: TargetId, text: Option<&str>) -> Result<(), SpoolError> {
         let mut shares = self.shares();
-        let share = share_of(&mut shares, self.lock.page_id(), target);
+        let share = self.share_of(&mut shares, target);
         share.record.error = text.map(str::to_owned);
         share.record.failed_ns = text.map(|_| now_ns());
         share.is_saved = false;
@@ -268,6 +315,12 @@ impl Ledger {
 
     /// What all targets lack goes into their records, so that `inflight` need not say it.
     fn save(&self, shares: &mut BTreeMap<TargetId, Share>) -> Result<(), SpoolError> {
+        let saved = self.write_records(shares);
+        self.is_stuck.store(saved.is_err(), Relaxed);
+        saved
+    }
+
+    fn write_records(&self, shares: &mut BTreeMap<TargetId, Share>) -> Result<(), SpoolError> {
         for (target, share) in shares.iter_mut().filter(|(_, share)| !share.is_saved) {
             let lacks = share.lacks();
             share.record.behind_ns =
@@ -281,7 +334,11 @@ impl Ledger {
 
     /// Step 2.
     fn claim(&self, shares: &mut BTreeMap<TargetId, Share>) -> Result<(), SpoolError> {
-        let claimed = self.lock.claim()?;
+        let claimed = self.lock.claim().inspect_err(|_| {
+            // Part of it may be in flight and no longer to do.
+            self.lock.need_everything();
+            shares.values_mut().for_each(|share| share.add(&Need::All));
+        })?;
         if !claimed.is_empty() {
             shares.values_mut().for_each(|share| share.add(&claimed));
         }
@@ -319,13 +376,6 @@ impl Ledger {
     }
 }
 
-/// The share of a target; that of one which was never heard of lacks everything.
-fn share_of(shares: &mut BTreeMap<TargetId, Share>, page_id: u64, target: TargetId) -> &mut Share {
-    shares
-        .entry(target)
-        .or_insert_with(|| Share::new(TargetRecord::unknown(page_id, ""), Need::All))
-}
-
 impl Share {
     fn new(record: TargetRecord, need: Need) -> Self {
         Self {
@@ -357,7 +407,9 @@ impl Share {
         let fits =
             self.offers.len() < OFFERS_MAX && held.saturating_add(replay.len_bytes()) <= bound;
         // Whoever has to read from the file reads after this, and what was sealed before becomes a part of that.
-        if self.is_served && self.need.is_empty() && (fits || self.offers.is_empty()) {
+        let is_well = self.is_served && self.record.error.is_none();
+        let is_room = fits || self.offers.is_empty();
+        if is_well && self.need.is_empty() && is_room && Replay::open_count() <= OPEN_REPLAYS_MAX {
             self.offers.push(Arc::clone(replay));
         } else {
             self.drop_offers();

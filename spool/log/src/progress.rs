@@ -65,6 +65,8 @@ impl Progress {
 impl Folder {
     pub(crate) fn progress(&self) -> Result<Progress, SpoolError> {
         let control = &self.control;
+        // Before everything else: a writer that has begun by then has looked for what others committed, and that is seen below.
+        let epoch = control.epoch();
         fence(SeqCst);
         let head = control.head();
         let header = control.map.header();
@@ -109,7 +111,7 @@ impl Folder {
         Ok(Progress {
             head,
             pending_since_ns: Some(control.pending_since_ns()).filter(|at_ns| *at_ns > 0),
-            epoch: control.epoch(),
+            epoch,
             is_kept_exclusive: process_lives(control.exclusive_owner()),
             last_cc: known_cc(control.last_cc()),
             sealed,

@@ -9,6 +9,8 @@ use std::io;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering::Relaxed;
 
 use crate::chunks::{ChunkSet, chunk_count, chunk_len};
 use crate::control::LogHead;
@@ -45,9 +47,13 @@ pub struct Replay {
     is_unlinked: bool,
 }
 
+/// Replays that live in this process: as many open files.
+static OPEN: AtomicUsize = AtomicUsize::new(0);
+
 impl Drop for Replay {
     /// Writers of any process may have the log open for a long time yet; its blocks are given back now.
     fn drop(&mut self) {
+        OPEN.fetch_sub(1, Relaxed);
         if self.is_unlinked
             && let Err(error) = self.file.set_len(0)
         {
@@ -113,6 +119,7 @@ impl Replay {
             .write(true)
             .open(path)
             .map_err(SpoolError::io("open", path))?;
+        OPEN.fetch_add(1, Relaxed);
         let (chunks, touched) = (BTreeMap::new(), ChunkSet::default());
         Ok(Self {
             file,
@@ -218,6 +225,11 @@ impl Replay {
     /// The chunks that it holds an image of, whether or not they were cut off later.
     pub(crate) fn changed(&self) -> impl Iterator<Item = u32> + '_ {
         self.chunks.keys().copied()
+    }
+
+    /// How many live in this process.
+    pub(crate) fn open_count() -> usize {
+        OPEN.load(Relaxed)
     }
 
     /// Says that the log has lost its name, and that nobody else will read it.

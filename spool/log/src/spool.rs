@@ -163,9 +163,8 @@ impl Spool {
         create_directory(&self.root, self.permissions, true)?;
         check_owned_directory(&self.root)?;
         let instance_id = self.instance_id()?;
-        let boot = self.boot_dir()?;
-        create_directory(&boot, PRIVATE_DIR, false)?;
-        let folder = boot.join(folder_name(path));
+        create_directory(&self.boot_dir()?, PRIVATE_DIR, false)?;
+        let folder = self.folder_of(path)?;
         create_directory(&folder, PRIVATE_DIR, false)?;
         Ok((
             folder,
@@ -175,6 +174,11 @@ impl Spool {
                 instance_id,
             },
         ))
+    }
+
+    /// The folder of the database at `path`, whether or not it is there.
+    pub(crate) fn folder_of(&self, path: &Path) -> Result<PathBuf, SpoolError> {
+        Ok(self.boot_dir()?.join(folder_name(path)))
     }
 
     /// Opens the folder of a database that somebody has created.

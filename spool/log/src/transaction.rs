@@ -211,11 +211,7 @@ fn announce(
     if before % 2 == 1 {
         adopted = control.adopt_leftovers()?;
     }
-    // Step 2.
-    let epoch = before + 1 + before % 2;
-    control.set_writer(database.pid());
-    control.set_epoch(epoch);
-    // Step 3. A foreign commit, a transaction of ours that went by unspooled, or another file of that name.
+    // Step 2. A foreign commit, a transaction of ours that went by unspooled, or another file of that name.
     let header = control.map.header();
     let same_file =
         header.db_dev.load(SeqCst) == file.dev && header.db_ino.load(SeqCst) == file.ino;
@@ -228,5 +224,9 @@ fn announce(
         header.db_dev.store(file.dev, SeqCst);
         header.db_ino.store(file.ino, SeqCst);
     }
+    // Step 3, after that: whoever sees that a writer of ours has begun relies on its having looked.
+    let epoch = before + 1 + before % 2;
+    control.set_writer(database.pid());
+    control.set_epoch(epoch);
     Ok((epoch, adopted))
 }

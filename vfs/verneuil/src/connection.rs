@@ -405,7 +405,7 @@ impl Drop for Connection {
 ///
 /// Whoever gets none must stop tracking that connection. Nothing wrong is published then: the epoch stays odd, and the
 /// change counter of the next commit differs from the last one that was spooled, which makes the copier read the whole
-/// file (writer steps 1 and 3).
+/// file (writer steps 1 and 2).
 pub(crate) fn fenced<T>(body: impl FnOnce() -> T) -> Option<T> {
     match catch_unwind(AssertUnwindSafe(body)) {
         Ok(value) => Some(value),

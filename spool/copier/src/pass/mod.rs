@@ -15,6 +15,7 @@ use verneuil_store::Store;
 use crate::base::Base;
 use crate::catchup::{self, CaughtUp, Need, Source, Uploaded};
 use crate::error::{Blocked, CopyError};
+use crate::look::Look;
 use crate::snapshot;
 use watch::{Clean, settled_look};
 
@@ -148,6 +149,8 @@ impl Pass {
                         base.start_afresh();
                         self.uploaded.clear();
                         self.ledger.need_everything(self.target);
+                    } else if let CopyError::Database { .. } = error {
+                        // Says nothing about the store: a database that is gone must not cost a request for each look.
                     } else if self.base.as_ref().is_none_or(|base| !base.is_afresh()) {
                         // Whether a failed PUT took effect is known to the store only. But a base that starts afresh must not be
                         // replaced by the one that refers to what is lost; the store's condition sees to the rest.
@@ -196,66 +199,78 @@ impl Pass {
     /// Steps 3 to 10.
     async fn catch_up(&mut self, store: &Store) -> Result<Step, CopyError> {
         let source = self.source()?;
-        let need = self.ledger.begin_catch_up(self.target)?;
+        let mut more = self.ledger.begin_catch_up(self.target)?;
         self.boundary().await;
-        let reference = match settled_look(&source).await? {
-            Ok(look) => look,
-            Err(blocked) => return Ok(Step::Done(Outcome::Blocked(blocked))),
-        };
-        // A counter that is not our last transaction's is a foreign commit's, whatever else has changed: all of it, in one quiet look.
-        let mut quiet = Some(reference.header.change_counter) != self.ledger.lock().last_cc();
-        let need = match need {
-            verneuil_spool::Need::Chunks(set) if !quiet => Need::Chunks(set.iter().collect()),
-            verneuil_spool::Need::All => Need::All,
-            verneuil_spool::Need::Chunks(_) => {
+        let mut sofar: Option<(CaughtUp, Look)> = None;
+        for _ in 0..ROUNDS_MAX {
+            let look = match settled_look(&source).await? {
+                Ok(look) => look,
+                Err(blocked) => return Ok(Step::Done(Outcome::Blocked(blocked))),
+            };
+            // A counter that is not our last transaction's is a foreign commit's, whatever else has changed: all of it, in one quiet look.
+            let mut quiet = Some(look.header.change_counter) != self.ledger.lock().last_cc();
+            if quiet && more != verneuil_spool::Need::All {
                 self.ledger.read_everything(self.target);
-                Need::All
+                more = verneuil_spool::Need::All;
             }
-        };
-        let Some(base) = self.base.as_mut() else {
-            return Ok(Step::Again);
-        };
-        let caught = match catchup::read(
-            &source,
-            store,
-            base,
-            &need,
-            quiet.then_some(reference),
-            &mut self.uploaded,
-        )
-        .await?
-        {
-            Ok(caught) => caught,
-            Err(Blocked::Moving) if quiet => return Ok(Step::Again),
-            Err(blocked) => return Ok(Step::Done(Outcome::Blocked(blocked))),
-        };
-        if !quiet {
-            match self.see_clean(&need, &source, &reference).await? {
-                Clean::Yes => {}
-                Clean::Quiet => quiet = true,
-                Clean::Again => return Ok(Step::Again),
-                Clean::Blocked(blocked) => return Ok(Step::Done(Outcome::Blocked(blocked))),
+            let need = match &more {
+                verneuil_spool::Need::All => Need::All,
+                verneuil_spool::Need::Chunks(set) => Need::Chunks(set.iter().collect()),
+            };
+            let Some(base) = self.base.as_mut() else {
+                return Ok(Step::Again);
+            };
+            let unmoved = quiet.then_some(look);
+            let caught =
+                match catchup::read(&source, store, base, &need, unmoved, &mut self.uploaded)
+                    .await?
+                {
+                    Ok(caught) => caught,
+                    Err(Blocked::Moving) if quiet => return Ok(Step::Again),
+                    Err(blocked) => return Ok(Step::Done(Outcome::Blocked(blocked))),
+                };
+            // All that was read in quiet mode was read under one look; otherwise the counter is held against the first one.
+            let (caught, reference) = match sofar.take() {
+                Some((before, first)) if !quiet => (before.and(caught), first),
+                _ => (caught, look),
+            };
+            if !quiet {
+                match self.see_clean(&need, &source, &reference).await? {
+                    Clean::Yes => {}
+                    // Nothing has moved since before the first slice of all.
+                    Clean::Quiet => quiet = true,
+                    Clean::Again => return Ok(Step::Again),
+                    Clean::Blocked(blocked) => return Ok(Step::Done(Outcome::Blocked(blocked))),
+                }
             }
             // Step 7.
-            match self.counter_is_known(&source, &reference).await? {
-                Ok(true) => {}
-                Ok(false) => {
-                    self.ledger.need_everything(self.target);
+            if !quiet {
+                match self.counter_is_known(&source, &reference).await? {
+                    Ok(true) => {}
+                    Ok(false) => {
+                        self.ledger.need_everything(self.target);
+                        return Ok(Step::Again);
+                    }
+                    Err(blocked) => return Ok(Step::Done(Outcome::Blocked(blocked))),
+                }
+            }
+            // Steps 8 and 9.
+            let Some(replays) = self.ledger.take(self.target, true)? else {
+                if quiet {
                     return Ok(Step::Again);
                 }
-                Err(blocked) => return Ok(Step::Done(Outcome::Blocked(blocked))),
+                more = self.ledger.go_on(self.target)?;
+                sofar = Some((caught, reference));
+                continue;
+            };
+            self.boundary().await;
+            if quiet && !source.look()?.is_ok_and(|look| look.same_state(&reference)) {
+                return Ok(Step::Again);
             }
+            let settles = quiet.then_some(reference.epoch);
+            return self.publish(store, Some(caught), replays, settles).await;
         }
-        // Steps 8 and 9.
-        let Some(replays) = self.ledger.take(self.target, true)? else {
-            return Ok(Step::Again);
-        };
-        self.boundary().await;
-        if quiet && !source.look()?.is_ok_and(|look| look.same_state(&reference)) {
-            return Ok(Step::Again);
-        }
-        let settles = quiet.then_some(reference.epoch);
-        self.publish(store, Some(caught), replays, settles).await
+        Ok(Step::Again)
     }
 
     /// Step 10: publish, then write the records. `settles`: what was read in quiet mode overrides the log, and settles this epoch.
@@ -312,11 +327,12 @@ impl Pass {
             tracing::warn!(db = %self.db.path().display(), %error, "cannot write down what was published");
         }
         self.is_record_stuck = settled.is_err();
-        Ok(Step::Done(if is_news {
-            Outcome::Published
+        // Without news, it remains to be seen whether anything else is pending.
+        Ok(if is_news {
+            Step::Done(Outcome::Published)
         } else {
-            Outcome::Idle
-        }))
+            Step::Again
+        })
     }
 
     async fn boundary(&self) {

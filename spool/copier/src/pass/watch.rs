@@ -118,7 +118,7 @@ impl Pass {
                 Ok(look) => look,
                 // A writer of ours is at it: what it has not committed yet is not pending. Another's lock may hide a commit that is.
                 Err(Blocked::Writing) if lock.writer_lives() => {
-                    // When it began it may have handed over what others had left or committed (writer steps 1 and 3).
+                    // When it began it may have handed over what others had left or committed (writer steps 1 and 2).
                     return Ok(if self.is_pending()? {
                         Step::Again
                     } else {
@@ -183,12 +183,13 @@ impl Pass {
         if last == Some(now) {
             return true;
         }
+        if last.is_some() {
+            // None of ours has written since: a copy over the file, or another file of that name, with the same counter. Needed before it is
+            // forgotten how the file looked.
+            self.ledger.everything_for_everybody();
+        }
         if look.is_settled() {
             self.ledger.lock().set_seen(&now);
-        }
-        if last.is_some() {
-            // None of ours has written since: a copy over the file, or another file of that name, with the same counter.
-            self.ledger.everything_for_everybody();
         }
         last.is_none()
     }

@@ -326,3 +326,32 @@ fn a_lane_ends_with_its_database() {
         std::thread::sleep(Duration::from_millis(20));
     }
 }
+
+#[tokio::test]
+async fn a_catch_up_that_others_overtake_goes_on_and_reads_only_what_has_changed() {
+    let mut world = World::new(300).await;
+    let mut second = Second::new(&world).await;
+    let ledger = Arc::new(world.ledger());
+    world.transact(&[1]);
+    drain(&mut world, &ledger).await;
+    let store = second.store.clone();
+    let mut pass = second.pass(&world, &ledger).in_slow_motion();
+    let mut behind = Box::pin(pass.advance(&store));
+    let mut overtaken = 0;
+    // The first target seals more generations meanwhile than are kept for the second one.
+    while !poll_times(&mut behind, 1).await {
+        overtaken += 1;
+        assert!(overtaken < 300, "it reads for ever");
+        world.transact(&[overtaken % 300]);
+        drain(&mut world, &ledger).await;
+        // The clock by which the file is stamped has to tick.
+        tokio::time::sleep(Duration::from_millis(8)).await;
+    }
+    drop(behind);
+    second.parked = Some(pass.park());
+    assert!(overtaken > 10, "{overtaken}");
+    assert!(world.state_in(&second.root).is_some());
+    second.drain(&world, &ledger).await;
+    assert_eq!(world.state_in(&second.root), Some(world.states.len() - 1));
+    world.check_complete().await;
+}
