@@ -169,6 +169,8 @@ impl Lane {
         // Never closed, so that acquiring can't fail.
         let destination = self.destination.clone();
         let _permit = destination.publishing.acquire().await;
+        // Of a control page that was lost, nothing is worth keeping, least of all the lock.
+        drop(self.stuck.take_if(|ledger| !ledger.lock().is_current()));
         let ledger = match self.ledger.enter(db) {
             Ok(Some(ledger)) => ledger,
             Ok(None) => return Tried::Elsewhere,
@@ -208,7 +210,7 @@ impl Lane {
         self.mood.set(!matches!(tried, Tried::Failed(_)));
         self.parked = Some(pass.park());
         // What could not be written down is remembered here, or the next look would begin with everything.
-        self.stuck = (!ledger.get_unstuck()).then_some(ledger);
+        self.stuck = (!ledger.get_unstuck() && ledger.lock().is_current()).then_some(ledger);
         tried
     }
 
