@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, ensure};
 use verneuil_integration::ledger::{Ledger, open_books};
-use verneuil_integration::process::until;
+use verneuil_integration::process::{self, until};
 use verneuil_integration::session::{Program, Session};
-use verneuil_integration::watchdog;
+use verneuil_integration::setup::{Kind, Setup};
+use verneuil_integration::{paths, watchdog};
 
 use crate::support::{
     books_of_source, every_version_is_committed, is_equal, last_entry, stock, watched,
@@ -180,4 +181,21 @@ fn a_flush_knows_a_foreign_commit_that_nobody_has_noticed_yet() -> Result<()> {
     let shown = every_version_is_committed(&setup, watch, last_entry)?;
     ensure!(shown.last == ledger.entered());
     Ok(())
+}
+
+#[test]
+fn two_sqlite_libraries_in_one_process_write_one_database() -> Result<()> {
+    let _limit = watchdog::limit("two_libraries", 200);
+    let setup = Setup::new(Kind::Directory)?;
+    let scratch = tempfile::tempdir()?;
+    let mut python = process::tied(paths::python()?);
+    python.args(["-c", include_str!("../../programs/two_libraries.py")]);
+    python
+        .arg(paths::extension()?)
+        .arg(setup.database())
+        .arg(scratch.path())
+        .arg("200")
+        .envs(setup.env());
+    process::run(&mut python, Duration::from_secs(120))?.ok()?;
+    is_equal(&setup, &setup.database())
 }
