@@ -341,7 +341,8 @@ async fn a_catch_up_that_others_overtake_goes_on_and_reads_only_what_has_changed
     // The first target seals more generations meanwhile than are kept for the second one.
     while !poll_times(&mut behind, 1).await {
         overtaken += 1;
-        assert!(overtaken < 300, "it reads for ever");
+        // Reading everything again after each overtaking takes more than twice as many.
+        assert!(overtaken < 150, "it reads for ever");
         world.transact(&[overtaken % 300]);
         drain(&mut world, &ledger).await;
         // The clock by which the file is stamped has to tick.
