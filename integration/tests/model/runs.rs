@@ -374,4 +374,95 @@ pub const CONFIGURATIONS: &[Configuration] = &[
         budget: budget! { overflow: 1 },
         ..PLAIN
     },
+    Configuration {
+        name: "overflow, sizes",
+        transactions: [2, 0],
+        resize: true,
+        budget: budget! { overflow: 1 },
+        ..PLAIN
+    },
+    Configuration {
+        name: "foreign, overflow",
+        transactions: [2, 0],
+        foreign: 1,
+        begun: true,
+        budget: budget! { overflow: 1 },
+        ..PLAIN
+    },
+    Configuration {
+        name: "overflow, a writer dies",
+        transactions: [2, 0],
+        begun: true,
+        budget: budget! { overflow: 1, kill_writer: 1 },
+        ..PLAIN
+    },
+    Configuration {
+        name: "exclusive, two overflows",
+        transactions: [3, 0],
+        exclusive: true,
+        begun: true,
+        budget: budget! { overflow: 2 },
+        ..PLAIN
+    },
+    Configuration {
+        name: "exclusive from the start, overflow, a writer dies",
+        transactions: [2, 0],
+        exclusive: true,
+        budget: budget! { overflow: 1, kill_writer: 1 },
+        ..PLAIN
+    },
+    Configuration {
+        name: "two writers, two overflows, one dies",
+        transactions: [2, 1],
+        begun: true,
+        budget: budget! { overflow: 2, kill_writer: 1 },
+        large: true,
+        states_max: 30_000_000,
+        ..PLAIN
+    },
+    Configuration {
+        name: "two targets, small bound, exclusive",
+        transactions: [2, 0],
+        exclusive: true,
+        targets: 2,
+        coarse: true,
+        begun: true,
+        offers_bound_zero: true,
+        ..PLAIN
+    },
+    Configuration {
+        name: "two targets, small bound, a writer dies",
+        transactions: [2, 0],
+        exclusive: true,
+        targets: 2,
+        coarse: true,
+        sections: true,
+        begun: true,
+        offers_bound_zero: true,
+        budget: budget! { kill_writer: 1 },
+        ..PLAIN
+    },
+    Configuration {
+        name: "two targets, small bound, foreign",
+        transactions: [1, 0],
+        foreign: 1,
+        targets: 2,
+        coarse: true,
+        sections: true,
+        begun: true,
+        offers_bound_zero: true,
+        ..PLAIN
+    },
+    Configuration {
+        name: "two targets, small bound, three transactions",
+        transactions: [3, 0],
+        targets: 2,
+        coarse: true,
+        sections: true,
+        begun: true,
+        offers_bound_zero: true,
+        large: true,
+        states_max: 30_000_000,
+        ..PLAIN
+    },
 ];
