@@ -169,7 +169,7 @@ guards! {
         Refuted("lost log");
     ClaimAfterSeal: "copier 9", "the to-do is claimed after the seal",
         Refuted("overflow");
-    NeedBeforePublish: "copier 9", "a need that arose meanwhile sends the catch-up back",
+    NeedBeforePublish: "copier 9", "a need that arose meanwhile is read before anything is published",
         Refuted("overflow");
     MoreReadsDropped: "copier 9", "a catch-up that goes on reads once more what is needed again",
         Refuted("overflow");
@@ -188,7 +188,7 @@ guards! {
     MoreCounterAtAll: "copier 9", "a stranger's commit between two rounds is found by the next look or by step 7",
         Refuted("foreign, overflow");
     QuietNeverGoesOn: "copier 9", "a catch-up in quiet mode starts over instead of going on",
-        NotRefuted("overflow, a writer dies", "whoever writes after a quiet read makes everything it left dirty to-do, or is a stranger; and quiet is never kept for the next round");
+        NotRefuted("overflow, a writer dies", "what was read while nothing moved is as good as any slice, the next writer makes a dead one's bits to-do, and the next round finds out anew whether it is quiet");
     TakeWithClaim: "copier 10", "offers are taken in the same mutual exclusion as the last claim",
         Refuted("two targets, overflow");
     LookBeforePublish: "copier 10", "a copier looks at the control page's identity before it publishes",
