@@ -390,7 +390,7 @@ pub const CONFIGURATIONS: &[Configuration] = &[
     },
     Configuration {
         name: "two writers, two overflows, one dies",
-        transactions: [2, 0],
+        transactions: [2, 1],
         begun: true,
         budget: budget! { overflow: 2, kill_writer: 1 },
         large: true,
