@@ -292,7 +292,7 @@ fn go_on(state: &mut State, process: usize, configuration: &Configuration) {
 fn is_local(state: &State, process: usize, target: usize, configuration: &Configuration) -> bool {
     let copier = &state.copiers[process];
     let me = &copier.targets[target];
-    let is_skipped = me.chunk >= 2 || me.reading >> me.chunk & 1 == 0;
+    let is_skipped = me.chunk >= 2 || me.more >> me.chunk & 1 == 0;
     match me.at {
         TargetAt::SliceBefore => is_skipped,
         TargetAt::ReadFirst | TargetAt::ReadHeader | TargetAt::SliceAfter => configuration.coarse,

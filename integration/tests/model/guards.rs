@@ -169,8 +169,26 @@ guards! {
         Refuted("lost log");
     ClaimAfterSeal: "copier 9", "the to-do is claimed after the seal",
         Refuted("overflow");
-    NeedBeforePublish: "copier 9", "a need that arose meanwhile sends the catch-up back",
+    NeedBeforePublish: "copier 9", "a need that arose meanwhile is read before anything is published",
         Refuted("overflow");
+    MoreReadsDropped: "copier 9", "a catch-up that goes on reads once more what is needed again",
+        Refuted("overflow");
+    MoreReadsOffers: "copier 9", "offers become slices when a catch-up goes on",
+        Refuted("overflow");
+    MoreSealsFirst: "copier 9", "a log that is not empty is sealed before a catch-up goes on",
+        Refuted("overflow");
+    MoreBitsSeenClear: "copier 9", "the dirty bits of what it goes on to read are seen clear",
+        Refuted("exclusive from the start, overflow, a writer dies");
+    MoreQuietSinceFirst: "copier 9", "where a catch-up goes on, quiet means that nothing has moved since its very first look",
+        Refuted("overflow");
+    MoreFindsStrangers: "copier 9", "a counter that is not last_cc when a catch-up goes on means everything, in quiet mode",
+        NotRefuted("foreign, overflow", "step 7 finds the same, against the counter of the very first look");
+    MoreCounterOfFirst: "copier 9", "step 7 holds the counter against the very first look, rounds later too",
+        NotRefuted("foreign, overflow", "the look that begins a round finds a stranger too");
+    MoreCounterAtAll: "copier 9", "a stranger's commit between two rounds is found by the next look or by step 7",
+        Refuted("foreign, overflow");
+    QuietNeverGoesOn: "copier 9", "a catch-up in quiet mode starts over instead of going on",
+        NotRefuted("overflow, a writer dies", "what was read while nothing moved is as good as any slice, the next writer makes a dead one's bits to-do, and the next round finds out anew whether it is quiet");
     TakeWithClaim: "copier 10", "offers are taken in the same mutual exclusion as the last claim",
         Refuted("two targets, overflow");
     LookBeforePublish: "copier 10", "a copier looks at the control page's identity before it publishes",

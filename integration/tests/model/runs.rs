@@ -30,7 +30,7 @@ const STATES_MAX: usize = 40_000_000;
 
 const PLAIN: Configuration = Configuration {
     name: "",
-    transactions: [2, 1],
+    transactions: [2, 0],
     foreign: 0,
     exclusive: false,
     roll_back: false,
@@ -49,16 +49,23 @@ const PLAIN: Configuration = Configuration {
     off: Off::NONE,
 };
 
+/// Whatever one target seals the other one needs: each catch-up that is overtaken goes on.
+const SMALL_BOUND: Configuration = Configuration {
+    targets: 2,
+    offers_bound_zero: true,
+    begun: true,
+    coarse: true,
+    ..PLAIN
+};
+
 /// In the order of what they cost.
 pub const CONFIGURATIONS: &[Configuration] = &[
     Configuration {
         name: "one writer",
-        transactions: [2, 0],
         ..PLAIN
     },
     Configuration {
         name: "exclusive mode",
-        transactions: [2, 0],
         exclusive: true,
         roll_back: true,
         ..PLAIN
@@ -96,7 +103,6 @@ pub const CONFIGURATIONS: &[Configuration] = &[
     },
     Configuration {
         name: "sizes",
-        transactions: [2, 0],
         resize: true,
         ..PLAIN
     },
@@ -108,25 +114,21 @@ pub const CONFIGURATIONS: &[Configuration] = &[
     },
     Configuration {
         name: "a copier dies",
-        transactions: [2, 0],
         budget: budget! { kill_copier: 1 },
         ..PLAIN
     },
     Configuration {
         name: "lost log",
-        transactions: [2, 0],
         budget: budget! { lose_log: 1, kill_copier: 1 },
         ..PLAIN
     },
     Configuration {
         name: "overflow",
-        transactions: [2, 0],
         budget: budget! { overflow: 1 },
         ..PLAIN
     },
     Configuration {
         name: "overflow, a copier dies",
-        transactions: [2, 0],
         budget: budget! { overflow: 1, kill_copier: 1 },
         ..PLAIN
     },
@@ -144,7 +146,6 @@ pub const CONFIGURATIONS: &[Configuration] = &[
     },
     Configuration {
         name: "a writer dies, and goes on",
-        transactions: [2, 0],
         budget: budget! { kill_writer: 1 },
         ..PLAIN
     },
@@ -171,26 +172,22 @@ pub const CONFIGURATIONS: &[Configuration] = &[
     },
     Configuration {
         name: "failing store",
-        transactions: [2, 0],
         budget: budget! { failed_put: 1, late_put: 1 },
         ..PLAIN
     },
     Configuration {
         name: "late PUT, a copier dies",
-        transactions: [2, 0],
         budget: budget! { late_put: 1, kill_copier: 1 },
         ..PLAIN
     },
     Configuration {
         name: "reboot, late PUT",
-        transactions: [2, 0],
         begun: true,
         budget: budget! { reboot: 1, late_put: 1 },
         ..PLAIN
     },
     Configuration {
         name: "exclusive, a writer dies, sizes",
-        transactions: [2, 0],
         exclusive: true,
         roll_back: true,
         resize: true,
@@ -207,7 +204,6 @@ pub const CONFIGURATIONS: &[Configuration] = &[
     },
     Configuration {
         name: "lost folder, writers",
-        transactions: [2, 0],
         budget: budget! { lose_folder: 1 },
         ..PLAIN
     },
@@ -229,12 +225,7 @@ pub const CONFIGURATIONS: &[Configuration] = &[
     },
     Configuration {
         name: "two targets, small bound",
-        transactions: [2, 0],
-        targets: 2,
-        coarse: true,
-        begun: true,
-        offers_bound_zero: true,
-        ..PLAIN
+        ..SMALL_BOUND
     },
     Configuration {
         name: "two targets, a copier dies",
@@ -255,7 +246,6 @@ pub const CONFIGURATIONS: &[Configuration] = &[
     },
     Configuration {
         name: "two targets, overflow",
-        transactions: [2, 0],
         targets: 2,
         coarse: true,
         budget: budget! { overflow: 1 },
@@ -278,7 +268,6 @@ pub const CONFIGURATIONS: &[Configuration] = &[
     },
     Configuration {
         name: "foreign, exclusive",
-        transactions: [2, 0],
         exclusive: true,
         foreign: 1,
         budget: budget! { kill_writer: 1 },
@@ -286,7 +275,6 @@ pub const CONFIGURATIONS: &[Configuration] = &[
     },
     Configuration {
         name: "lost folder, late PUT, two copiers",
-        transactions: [2, 0],
         copiers: 2,
         coarse: true,
         begun: true,
@@ -296,14 +284,12 @@ pub const CONFIGURATIONS: &[Configuration] = &[
     },
     Configuration {
         name: "exclusive, a writer dies",
-        transactions: [2, 0],
         exclusive: true,
         budget: budget! { kill_writer: 1 },
         ..PLAIN
     },
     Configuration {
         name: "exclusive, a copier dies twice",
-        transactions: [2, 0],
         exclusive: true,
         begun: true,
         budget: budget! { kill_copier: 2 },
@@ -311,7 +297,6 @@ pub const CONFIGURATIONS: &[Configuration] = &[
     },
     Configuration {
         name: "exclusive, lost folder",
-        transactions: [2, 0],
         exclusive: true,
         begun: true,
         budget: budget! { lose_folder: 1, kill_writer: 1 },
@@ -319,7 +304,6 @@ pub const CONFIGURATIONS: &[Configuration] = &[
     },
     Configuration {
         name: "two targets, exclusive, a copier dies",
-        transactions: [2, 0],
         exclusive: true,
         targets: 2,
         coarse: true,
@@ -329,7 +313,6 @@ pub const CONFIGURATIONS: &[Configuration] = &[
     },
     Configuration {
         name: "two targets, exclusive, a record is lost",
-        transactions: [2, 0],
         exclusive: true,
         targets: 2,
         coarse: true,
@@ -346,7 +329,6 @@ pub const CONFIGURATIONS: &[Configuration] = &[
     },
     Configuration {
         name: "exclusive, overflow, a writer dies",
-        transactions: [2, 0],
         exclusive: true,
         begun: true,
         budget: budget! { overflow: 1, kill_writer: 1 },
@@ -354,7 +336,6 @@ pub const CONFIGURATIONS: &[Configuration] = &[
     },
     Configuration {
         name: "lost folder, two targets, two copiers",
-        transactions: [2, 0],
         exclusive: true,
         targets: 2,
         copiers: 2,
@@ -373,5 +354,74 @@ pub const CONFIGURATIONS: &[Configuration] = &[
         coarse: true,
         budget: budget! { overflow: 1 },
         ..PLAIN
+    },
+    Configuration {
+        name: "overflow, sizes",
+        resize: true,
+        budget: budget! { overflow: 1 },
+        ..PLAIN
+    },
+    Configuration {
+        name: "foreign, overflow",
+        foreign: 1,
+        begun: true,
+        budget: budget! { overflow: 1 },
+        ..PLAIN
+    },
+    Configuration {
+        name: "overflow, a writer dies",
+        begun: true,
+        budget: budget! { overflow: 1, kill_writer: 1 },
+        ..PLAIN
+    },
+    Configuration {
+        name: "exclusive, two overflows",
+        transactions: [3, 0],
+        exclusive: true,
+        begun: true,
+        budget: budget! { overflow: 2 },
+        ..PLAIN
+    },
+    Configuration {
+        name: "exclusive from the start, overflow, a writer dies",
+        exclusive: true,
+        budget: budget! { overflow: 1, kill_writer: 1 },
+        ..PLAIN
+    },
+    Configuration {
+        name: "two writers, two overflows, one dies",
+        transactions: [2, 1],
+        begun: true,
+        budget: budget! { overflow: 2, kill_writer: 1 },
+        large: true,
+        states_max: 30_000_000,
+        ..PLAIN
+    },
+    Configuration {
+        name: "two targets, small bound, exclusive",
+        exclusive: true,
+        ..SMALL_BOUND
+    },
+    Configuration {
+        name: "two targets, small bound, a writer dies",
+        exclusive: true,
+        sections: true,
+        budget: budget! { kill_writer: 1 },
+        ..SMALL_BOUND
+    },
+    Configuration {
+        name: "two targets, small bound, foreign",
+        transactions: [1, 0],
+        foreign: 1,
+        sections: true,
+        ..SMALL_BOUND
+    },
+    Configuration {
+        name: "two targets, small bound, three transactions",
+        transactions: [3, 0],
+        sections: true,
+        large: true,
+        states_max: 30_000_000,
+        ..SMALL_BOUND
     },
 ];

@@ -45,8 +45,8 @@ pub enum WriterAt {
     Idle,
     Look,
     Adopt,
-    EpochOdd,
     CompareCounter,
+    EpochOdd,
     MarkPage,
     WritePage,
     MarkHeader,
@@ -157,6 +157,10 @@ pub struct Target {
     pub behind: u8,
     pub need: u8,
     pub reading: u8,
+    /// What of `reading` this round of the catch-up reads; before the first round, and after the bits, nothing.
+    pub more: u8,
+    /// The catch-up goes on: the slices, the counter and the flags of its first look still count.
+    pub goes_on: bool,
     pub publishing: u8,
     pub offers: Overlay,
     pub claimed: u8,

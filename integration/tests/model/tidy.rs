@@ -100,19 +100,21 @@ fn tidy_target(target: &mut Target) {
         (target.slice_counter, target.slice_long) = (0, false);
     }
     let is_taken = matches!(target.at, QuietAgain | LookAtPage | Put | Record);
-    let is_reading = target.reading != 0 && !matches!(target.at, Decide | Drain | Note);
+    // Between two rounds of a catch-up too.
+    let is_reading = target.reading != 0 && !is_taken;
     if !is_taken && !is_reading {
         target.quiet = false;
     }
-    let needs_flags = is_reading
-        && matches!(
-            target.at,
-            SliceBefore | ReadFirst | ReadHeader | SliceAfter | Bits
-        );
-    if !(needs_flags || target.quiet) {
+    if !is_reading {
+        (target.more, target.goes_on) = (0, false);
+    }
+    if matches!(target.at, Counter | ClaimAgain | Replay | Decide | Drain) {
+        target.more = 0;
+    }
+    if !(is_reading || target.quiet) {
         (target.epoch, target.mtime) = (false, false);
     }
-    if !is_reading || is_taken {
+    if !is_reading {
         (target.slices, target.long, target.chunk) = Default::default();
         target.noted_counter = 0;
     }

@@ -85,12 +85,21 @@ impl Walk<'_> {
                 let counter = state.file.counter;
                 let is_strange = counter != self.control(state).last_cc;
                 let me = self.me(state);
-                (me.noted_counter, me.chunk) = (counter, 0);
-                (me.epoch, me.mtime) = (false, false);
-                me.slices = Image::default();
-                me.quiet = is_strange && !self.lacks(Guard::StrangerMeansQuiet);
+                me.chunk = 0;
+                let lacks_all = self.lacks(Guard::MoreCounterAtAll);
+                let is_blind = me.goes_on && (self.lacks(Guard::MoreFindsStrangers) || lacks_all);
+                me.quiet = is_strange && !is_blind && !self.lacks(Guard::StrangerMeansQuiet);
                 if me.quiet {
-                    me.reading = ALL;
+                    (me.reading, me.more, me.goes_on) = (ALL, ALL, false);
+                }
+                if !me.goes_on || self.lacks(Guard::MoreCounterOfFirst) || lacks_all {
+                    me.noted_counter = counter;
+                }
+                if !me.goes_on || self.lacks(Guard::MoreQuietSinceFirst) {
+                    (me.epoch, me.mtime) = (false, false);
+                }
+                if !me.goes_on {
+                    me.slices = Image::default();
                 }
             },
         );
@@ -105,7 +114,7 @@ impl Walk<'_> {
                 let me = self.me(state);
                 (me.chunk, me.back) = (0, At::Bits);
             });
-        } else if me.reading >> me.chunk & 1 == 0 {
+        } else if me.more >> me.chunk & 1 == 0 {
             self.go(before, out, "skips a chunk", At::SliceBefore, |state| {
                 self.me(state).chunk += 1
             });
@@ -160,7 +169,7 @@ impl Walk<'_> {
         let (me, control) = (self.seen(before), self.control(before));
         let is_moved = self.has_moved(before);
         let is_still = !is_moved && self.is_quiet_now(before);
-        let is_bit_set = control.dirty & me.reading >> me.chunk << me.chunk & (1 << me.chunk) != 0;
+        let is_bit_set = control.dirty & me.more & (1 << me.chunk) != 0;
         if me.quiet {
             if is_moved {
                 self.go(
@@ -175,7 +184,10 @@ impl Walk<'_> {
             } else if is_still {
                 self.go(before, out, "step 6: quiet", At::Counter, |_| ());
             }
-        } else if me.chunk >= 2 || self.lacks(Guard::BitsSeenClear) {
+        } else if me.chunk >= 2
+            || self.lacks(Guard::BitsSeenClear)
+            || (me.goes_on && self.lacks(Guard::MoreBitsSeenClear))
+        {
             self.go(
                 before,
                 out,

@@ -58,6 +58,18 @@ impl Walk<'_> {
         }
         let me = self.seen(before);
         if me.need != 0 && !self.lacks(Guard::NeedBeforePublish) {
+            if me.reading != 0 && (!me.quiet || self.lacks(Guard::QuietNeverGoesOn)) {
+                self.go(
+                    before,
+                    out,
+                    "step 9: something is needed, goes on",
+                    At::Decide,
+                    |state| {
+                        self.me(state).goes_on = true;
+                    },
+                );
+                return;
+            }
             self.go(
                 before,
                 out,

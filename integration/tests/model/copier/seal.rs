@@ -57,7 +57,8 @@ impl Walk<'_> {
             return;
         }
         let is_logged = !control.log.is_empty() || control.log_damaged;
-        if is_logged && !self.lacks(Guard::SealBeforeSlices) {
+        let is_early = self.seen(before).goes_on && self.lacks(Guard::MoreSealsFirst);
+        if is_logged && !self.lacks(Guard::SealBeforeSlices) && !is_early {
             self.go(
                 before,
                 out,
@@ -81,9 +82,16 @@ impl Walk<'_> {
     }
 
     fn begin_reading(&self, state: &mut State) {
-        let keeps = self.lacks(Guard::OffersBecomeSlices);
+        let goes_on = self.seen(state).goes_on;
+        let keeps = self.lacks(Guard::OffersBecomeSlices)
+            || (goes_on && self.lacks(Guard::MoreReadsOffers));
         let me = self.me(state);
-        me.reading |= me.need | if keeps { 0 } else { chunks(me.offers.pages) };
+        let is_forgotten = me.goes_on && self.lacks(Guard::MoreReadsDropped);
+        me.more = me.need | if keeps { 0 } else { chunks(me.offers.pages) };
+        if is_forgotten {
+            me.more &= !me.reading;
+        }
+        me.reading |= me.more;
         me.need = 0;
         if !keeps {
             me.offers = Overlay::default();

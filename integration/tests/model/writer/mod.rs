@@ -297,7 +297,7 @@ impl Walk<'_> {
                 before,
                 out,
                 "step 1: adopts what a dead writer left",
-                At::EpochOdd,
+                At::CompareCounter,
                 |state| {
                     let control = *self.page(state);
                     if control.odd && !self.lacks(Guard::AdoptLeftovers) {
@@ -311,14 +311,17 @@ impl Walk<'_> {
                     }
                 },
             ),
-            At::EpochOdd => self.go(
+            // Before the epoch is odd: whoever dies in between leaves a to-do too much.
+            At::CompareCounter => self.go(
                 before,
                 out,
-                "step 2: epoch odd",
-                At::CompareCounter,
+                "step 3: compares counter and last_cc",
+                At::EpochOdd,
                 |state| {
-                    if !self.lacks(Guard::EpochBeforeWrites) {
-                        self.set_epoch(state, true);
+                    let counter = state.file.counter;
+                    let control = self.page(state);
+                    if counter != control.last_cc && !self.lacks(Guard::CounterAtBegin) {
+                        control.todo = ALL;
                     }
                 },
             ),
@@ -329,19 +332,11 @@ impl Walk<'_> {
                     Writer { kind: 3, .. } => At::MarkHeader,
                     _ => At::MarkPage,
                 };
-                self.go(
-                    before,
-                    out,
-                    "step 3: compares counter and last_cc",
-                    next,
-                    |state| {
-                        let counter = state.file.counter;
-                        let control = self.page(state);
-                        if counter != control.last_cc && !self.lacks(Guard::CounterAtBegin) {
-                            control.todo = ALL;
-                        }
-                    },
-                );
+                self.go(before, out, "step 2: epoch odd", next, |state| {
+                    if !self.lacks(Guard::EpochBeforeWrites) {
+                        self.set_epoch(state, true);
+                    }
+                });
             }
         }
     }
