@@ -229,7 +229,8 @@ impl Pass {
                     Err(Blocked::Moving) if quiet => return Ok(Step::Again),
                     Err(blocked) => return Ok(Step::Done(Outcome::Blocked(blocked))),
                 };
-            // All that was read in quiet mode was read under one look; otherwise the counter is held against the first one.
+            // All that was read in quiet mode was read under one look. Otherwise the very first one is what counter and quiet are held against: a later
+            // one may be quiet in itself, while a record that was appended since is newer than what was read first.
             let (caught, reference) = match sofar.take() {
                 Some((before, first)) if !quiet => (before.and(caught), first),
                 _ => (caught, look),
