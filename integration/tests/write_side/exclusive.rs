@@ -14,7 +14,7 @@ use crate::support::{every_version_is_committed, is_equal, utf8, watched};
 const TRANSACTIONS: u64 = 1_000;
 
 /// A run with fewer versions than this has not shown much.
-const VERSIONS_MIN: usize = 60;
+const VERSIONS_MIN: usize = 20;
 
 #[test]
 fn a_thousand_transactions_under_one_exclusive_lock_each_version_is_a_committed_state() -> Result<()>
