@@ -12,7 +12,7 @@ use crate::support::{every_version_is_committed, is_equal, last_entry, watched};
 const TRANSACTIONS: u64 = 1_000;
 
 /// A run with fewer versions than this has not shown much.
-const VERSIONS_MIN: usize = 60;
+const VERSIONS_MIN: usize = 20;
 
 #[test]
 fn a_thousand_transactions_over_two_attached_databases_each_version_of_each_is_a_committed_state()
