@@ -18,7 +18,7 @@ use crate::target::now_ns;
 use crate::transaction::Transaction;
 
 /// A generation may always grow to this, so that small databases don't overflow at once.
-const GENERATION_LEN_MIN_BYTES: u64 = 4 << 20;
+const GENERATION_LEN_MIN_BYTES: u64 = 8 << 20;
 /// A generation never grows beyond this: what waits longer for a store is better read from the database once than written to a log.
 const GENERATION_LEN_MAX_BYTES: u64 = 1 << 30;
 
