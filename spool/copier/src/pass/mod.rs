@@ -198,8 +198,9 @@ impl Pass {
 
     /// Steps 3 to 10.
     async fn catch_up(&mut self, store: &Store) -> Result<Step, CopyError> {
-        let source = self.source()?;
         let mut more = self.ledger.begin_catch_up(self.target)?;
+        // Only now: what was claimed may be about another file that has the name by then.
+        let source = self.source()?;
         self.boundary().await;
         let mut sofar: Option<(CaughtUp, Look)> = None;
         for _ in 0..ROUNDS_MAX {
@@ -261,6 +262,10 @@ impl Pass {
                     return Ok(Step::Again);
                 }
                 more = self.ledger.go_on(self.target)?;
+                if self.source()?.file.id() != source.file.id() {
+                    // What was claimed now is about a new file, and what was read is not.
+                    return Ok(Step::Again);
+                }
                 sofar = Some((caught, reference));
                 continue;
             };

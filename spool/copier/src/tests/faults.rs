@@ -208,3 +208,40 @@ async fn a_put_of_a_killed_copier_that_arrives_late_is_built_upon_at_once() {
         world.check_complete().await;
     }
 }
+
+/// Both files have the same change counter, so that nothing but the file itself tells them apart.
+#[tokio::test]
+async fn a_database_recreated_at_any_moment_of_a_catch_up_is_never_published_as_the_old_one() {
+    let mut polls_before = 0;
+    loop {
+        let mut world = World::new(4).await;
+        world.transact(&[1]);
+        let store = world.store.clone();
+        let mut pass = world.pass().in_slow_motion();
+        let mut run = Box::pin(pass.advance(&store));
+        let mut left = polls_before;
+        let early = std::future::poll_fn(|context| match run.as_mut().poll(context) {
+            std::task::Poll::Pending if left > 0 => {
+                left -= 1;
+                std::task::Poll::Pending
+            }
+            std::task::Poll::Pending => std::task::Poll::Ready(None),
+            std::task::Poll::Ready(result) => std::task::Poll::Ready(Some(result)),
+        })
+        .await;
+        world.recreate(2);
+        world.transact(&[0]);
+        if early.is_none() {
+            run.as_mut().await.unwrap();
+        }
+        drop(run);
+        drop(pass);
+        world.drain().await.unwrap();
+        world.check_complete().await;
+        if early.is_some() {
+            assert!(polls_before > 3, "it was recreated at hardly any moment");
+            return;
+        }
+        polls_before += 1;
+    }
+}

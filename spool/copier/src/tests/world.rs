@@ -125,6 +125,20 @@ impl World {
         self.commit_state();
     }
 
+    /// The file is deleted, and a new one of that name begins, whose transactions count from the same number.
+    pub(super) fn recreate(&mut self, chunks: u64) {
+        std::fs::remove_file(&self.path).unwrap();
+        self.file = File::options()
+            .read(true)
+            .write(true)
+            .create_new(true)
+            .open(&self.path)
+            .unwrap();
+        self.writer = Writer::new(self.db.clone());
+        self.counter = 0;
+        self.fill(chunks);
+    }
+
     fn commit_state(&mut self) {
         let hash = blake3::hash(&std::fs::read(&self.path).unwrap());
         self.states.push(hash);
