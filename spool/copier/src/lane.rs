@@ -178,7 +178,7 @@ impl Lane {
         };
         let identity = identity(db, ledger.lock().instance_id());
         let before = ledger.lock().head().generation;
-        let mut pass = Pass::new(
+        let pass = Pass::new(
             db.clone(),
             ledger.clone(),
             (self.id, &destination.name),
@@ -186,6 +186,9 @@ impl Lane {
             self.shared.interval(),
             self.parked.take(),
         );
+        let check = self.shared.self_check.as_ref();
+        let known = check.map(|check| check.known(&self.path));
+        let mut pass = pass.checked(known, &destination.name);
         let result = match destination.store(is_explicit).await {
             Ok(store) => pass.advance(&store).await,
             Err(error) => Err(error.into()),

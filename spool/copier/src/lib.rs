@@ -7,6 +7,7 @@
 //! - `base`: the last manifest and the objects it names;
 //! - `flush`: waiting for somebody else's copier, flushing a whole spool;
 //! - `daemon`: serving a whole spool, as a process of its own;
+//! - `selfcheck`: a test mode in which nothing is believed;
 //! - `status`: what is pending, for people;
 //! - `error`: what can stop it.
 #![forbid(unsafe_code)]
@@ -20,6 +21,7 @@ mod flush;
 mod lane;
 mod look;
 mod pass;
+mod selfcheck;
 mod service;
 mod snapshot;
 mod status;
@@ -27,6 +29,7 @@ mod status;
 pub use daemon::{CopyEvent, copy_spool};
 pub use error::{Blocked, CopyError, FlushError};
 pub use flush::{Flushed, SpoolFlush, Until, flush_spool, wait_until_stored};
+pub use selfcheck::CATCH_UP_PATIENCE;
 pub use service::Copier;
 pub use status::{Status, TargetStatus, status};
 

@@ -18,6 +18,7 @@ use crate::base::target_id;
 use crate::destination::{Destination, Threads};
 use crate::error::FlushError;
 use crate::lane::Lane;
+use crate::selfcheck::SelfCheck;
 
 /// Somebody waits for everything that is committed now to be in the store.
 pub(crate) struct FlushRequest {
@@ -39,6 +40,8 @@ pub(crate) struct Shared {
     served: Mutex<HashMap<PathBuf, Served>>,
     /// Spools that this copier has met.
     spools: Mutex<HashSet<Spool>>,
+    /// The test mode.
+    pub(crate) self_check: Option<SelfCheck>,
 }
 
 struct Served {
@@ -110,11 +113,30 @@ impl LedgerSlot {
 impl Copier {
     /// A copier that serves nothing yet. `targets` take the place of those that are recorded with each database, unless there are none.
     pub fn new(config: &CopierConfig, targets: &[TargetConfig]) -> Self {
+        Self::with(config, targets, None)
+    }
+
+    /// The same in the test mode that compares everything with what it publishes ([`Copier::check_transaction`]); what it has counted is appended to
+    /// `report`, or logged.
+    pub fn checked(
+        config: &CopierConfig,
+        targets: &[TargetConfig],
+        report: Option<PathBuf>,
+    ) -> Self {
+        Self::with(config, targets, Some(SelfCheck::new(report)))
+    }
+
+    fn with(
+        config: &CopierConfig,
+        targets: &[TargetConfig],
+        self_check: Option<SelfCheck>,
+    ) -> Self {
         let shared = Shared {
             config: config.clone(),
             targets: targets.to_vec(),
             served: Mutex::default(),
             spools: Mutex::default(),
+            self_check,
         };
         Self {
             shared: Arc::new(shared),
@@ -134,6 +156,9 @@ impl Copier {
 
     /// As [`Self::serve`]; the lanes.
     fn lanes(&self, db: &Arc<Database>) -> Result<Vec<LaneEnd>, FlushError> {
+        if self.shared.self_check.is_some() {
+            db.set_checked();
+        }
         let targets = self.shared.targets(db);
         if targets.is_empty() {
             return Ok(Vec::new());
@@ -189,7 +214,10 @@ impl Copier {
         Ok(lanes)
     }
 
-    fn destination(&self, target: &TargetConfig) -> Result<Arc<Destination>, FlushError> {
+    pub(crate) fn destination(
+        &self,
+        target: &TargetConfig,
+    ) -> Result<Arc<Destination>, FlushError> {
         let mut destinations = self
             .destinations
             .lock()
@@ -241,6 +269,21 @@ impl Copier {
             .into_iter()
             .map(|asked| asked?.answer(limit.map(|limit| limit.saturating_sub(begun.elapsed()))))
             .collect()
+    }
+
+    pub(crate) fn self_check(&self) -> Option<&SelfCheck> {
+        self.shared.self_check.as_ref()
+    }
+
+    pub(crate) fn targets(&self, db: &Database) -> Vec<TargetConfig> {
+        self.shared.targets(db)
+    }
+
+    /// The ledger that the lanes of `db` share; one of the caller's own if there are none.
+    pub(crate) fn ledger_slot(&self, db: &Database) -> Arc<LedgerSlot> {
+        let served = self.shared.served();
+        let entry = served.get(db.path());
+        entry.map_or_else(Arc::default, |entry| Arc::clone(&entry.ledger))
     }
 
     /// How many lanes are open.

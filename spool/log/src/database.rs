@@ -48,6 +48,8 @@ pub struct Database {
     is_wal: AtomicBool,
     /// A transaction went by unspooled: the next one that can says that everything is to do.
     missed: AtomicBool,
+    /// Every transaction is compared with what would be published (`view`).
+    checked: AtomicBool,
     /// The waker was called and nobody has looked since.
     signalled: AtomicBool,
     waker: RwLock<Option<Waker>>,
@@ -156,6 +158,7 @@ impl Database {
             troubled: AtomicBool::new(false),
             is_wal: AtomicBool::new(false),
             missed: AtomicBool::new(false),
+            checked: AtomicBool::new(false),
             signalled: AtomicBool::new(false),
             waker: RwLock::new(None),
             pending_byte: AtomicU64::new(LockBytes::default().pending()),
@@ -301,6 +304,25 @@ impl Database {
     /// Whether a transaction went by unspooled since the last call.
     pub(crate) fn take_missed(&self) -> bool {
         self.missed.load(SeqCst) && self.missed.swap(false, SeqCst)
+    }
+
+    /// Whether a transaction went by unspooled and the next one has not said so yet.
+    pub fn has_missed(&self) -> bool {
+        self.missed.load(SeqCst)
+    }
+
+    /// From now on its ledgers keep what is being published, for [`Ledger::view`](crate::Ledger::view).
+    pub fn set_checked(&self) {
+        self.checked.store(true, SeqCst);
+    }
+
+    pub(crate) fn is_checked(&self) -> bool {
+        self.checked.load(SeqCst)
+    }
+
+    /// The control page's epoch; `None` while there is no spool.
+    pub fn epoch(&self) -> Option<u64> {
+        Some(self.folder()?.control.epoch())
     }
 
     /// Says that something may be pending; calls the waker, unless it was called and nobody has looked since.

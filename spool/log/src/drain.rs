@@ -204,6 +204,19 @@ impl CopierLock {
         Ok(found)
     }
 
+    /// What waits to be claimed. Behind a fence.
+    ///
+    /// # Errors
+    /// When a segment can't be mapped.
+    pub fn todo(&self) -> Result<Need, SpoolError> {
+        fence(SeqCst);
+        if self.folder.control.map.header().todo_all.load(Acquire) != 0 {
+            return Ok(Need::All);
+        }
+        self.collect(|segment, word| segment.todo[word].load(Acquire))
+            .map(Need::Chunks)
+    }
+
     /// What is claimed and not yet published.
     ///
     /// # Errors
@@ -338,6 +351,16 @@ impl CopierLock {
                 len_bytes,
             },
         )
+    }
+
+    /// Reads the current log; `None` while it is empty. It may lose its content when it is sealed: the caller sees to it that it isn't.
+    ///
+    /// # Errors
+    /// When it is missing, short, or damaged.
+    pub(crate) fn current_log(&self) -> Result<Option<Replay>, SpoolError> {
+        let head = self.head();
+        let read = || Replay::read(&self.folder.log_path(head.generation), head);
+        (head.len_bytes > 0).then(read).transpose()
     }
 
     /// Steps 1, 3 and 9: `inflight |= its chunks` (all of them when the log is bad), then deletes the generation.

@@ -17,6 +17,7 @@ use crate::map::{SEGMENT_CHUNKS, SEGMENTS_MAX};
 use crate::replay::Replay;
 use crate::replays::Replays;
 use crate::target::{Lacks, TargetId, TargetRecord, now_ns};
+use crate::view::View;
 
 /// Generations that wait for one target. Each costs an index in memory, and a file that has no name any more.
 const OFFERS_MAX: usize = 8;
@@ -30,6 +31,8 @@ const OFFERS_LEN_MIN_BYTES: u64 = 4 << 20;
 pub struct Ledger {
     lock: CopierLock,
     shares: Mutex<BTreeMap<TargetId, Share>>,
+    /// What is taken is kept until it is settled, for the self-check.
+    keeps_taken: bool,
     /// A record could not be written the last time: another copier would not know what was published.
     is_stuck: AtomicBool,
 }
@@ -46,6 +49,8 @@ struct Share {
     offers: Vec<Arc<Replay>>,
     /// Taken, and not known to be in the store.
     publishing: Need,
+    /// The generations of that, if they are kept.
+    taken: Vec<Arc<Replay>>,
     /// What `covers` becomes when that is published.
     covers: u32,
     /// Somebody in this process serves the target. Nothing is kept for one that nobody serves but a note of what it lacks.
@@ -69,12 +74,13 @@ impl Database {
     /// # Errors
     /// When lock, records or logs can't be opened or read.
     pub fn ledger(&self) -> Result<Option<Ledger>, SpoolError> {
-        self.lock_copier()?.map(Ledger::open).transpose()
+        let open = |lock| Ledger::open(lock, self.is_checked());
+        self.lock_copier()?.map(open).transpose()
     }
 }
 
 impl Ledger {
-    fn open(lock: CopierLock) -> Result<Self, SpoolError> {
+    fn open(lock: CopierLock, keeps_taken: bool) -> Result<Self, SpoolError> {
         // A generation that a dead copier sealed may be older than what it published afterwards: it is read from the file, never replayed.
         while let Some(sealed) = lock.leftover()? {
             lock.hand_to_inflight(sealed)?;
@@ -91,6 +97,7 @@ impl Ledger {
         Ok(Self {
             lock,
             shares: Mutex::new(shares),
+            keeps_taken,
             is_stuck: AtomicBool::new(false),
         })
     }
@@ -249,7 +256,41 @@ impl Ledger {
             share.publishing.add(replay.touched());
         }
         share.covers = covers;
+        if self.keeps_taken {
+            share.taken = offers.clone();
+        }
         Ok(Some(Replays::new(offers)))
+    }
+
+    /// Calls `f` with what a publication to this target would carry now. Nothing is sealed, claimed, taken or settled meanwhile. To be called while
+    /// nobody can write.
+    ///
+    /// # Errors
+    /// When the control page can't be mapped, or the current log can't be read or is damaged.
+    pub fn view<T>(
+        &self,
+        target: TargetId,
+        f: impl FnOnce(&View<'_>) -> T,
+    ) -> Result<T, SpoolError> {
+        let shares = self.shares();
+        let mut unread = self.lock.todo()?;
+        let current = self.lock.current_log()?;
+        let mut view = View {
+            generation: 0,
+            logs: current.iter().collect(),
+            read: Need::default(),
+            unread: Need::All,
+        };
+        if let Some(share) = shares.get(&target) {
+            unread.extend(&share.need);
+            view.unread = unread;
+            view.generation = share.record.generation;
+            let older = share.offers.iter().rev().chain(share.taken.iter().rev());
+            view.logs.extend(older.map(Arc::as_ref));
+            view.read = share.reading.clone();
+            view.read.extend(&share.publishing);
+        }
+        Ok(f(&view))
     }
 
     /// What was taken is not in the store (or nobody knows): it is needed again, from the file.
@@ -270,6 +311,7 @@ impl Ledger {
         let mut shares = self.shares();
         let share = self.share_of(&mut shares, target);
         share.publishing = Need::default();
+        share.taken = Vec::new();
         share.record.generation = published.generation;
         share.record.change_counter = published.change_counter;
         share.record.published_ns = Some(now_ns());
@@ -385,6 +427,7 @@ impl Share {
             reading: Need::default(),
             offers: Vec::new(),
             publishing: Need::default(),
+            taken: Vec::new(),
             is_served: false,
             is_saved: false,
         }
@@ -430,6 +473,7 @@ impl Share {
             std::mem::take(&mut self.publishing),
         ];
         taken.iter().for_each(|need| self.need.extend(need));
+        self.taken = Vec::new();
     }
 
     fn lacks(&self) -> Need {

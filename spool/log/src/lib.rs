@@ -10,7 +10,7 @@
 //! - `database`: what the connections and the copier of a process share;
 //! - `writer`, `transaction`, `append`, `place`: the write side, writer steps 1 to 7;
 //! - `drain`: what the copier may do to control page and logs; `ledger`, `target`, `replays`: what each target lacks (copier steps 1 to 3, 8 to 10);
-//! - `progress`: all of it at a glance.
+//! - `view`: what would be published now, for the self-check; `progress`: all of it at a glance.
 
 #![deny(unsafe_code)]
 
@@ -33,6 +33,7 @@ mod spans;
 mod spool;
 mod target;
 mod transaction;
+mod view;
 mod writer;
 
 pub use chunks::{CHUNK_LEN_BYTES, ChunkSet};
@@ -46,4 +47,5 @@ pub use replay::Replay;
 pub use replays::Replays;
 pub use spool::{Spool, SpoolContents};
 pub use target::{Lacks, TargetId, TargetRecord};
-pub use writer::Writer;
+pub use view::{Origin, View};
+pub use writer::{Ended, Writer};

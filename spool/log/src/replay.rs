@@ -208,6 +208,11 @@ impl Replay {
         Ok(())
     }
 
+    /// Where the log is, or was.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Number of transactions.
     pub fn records(&self) -> u64 {
         self.records

@@ -17,6 +17,7 @@ use crate::error::SpoolError;
 use crate::folder::Folder;
 use crate::place::Place;
 use crate::spans::{Spans, insert_file_range};
+use crate::writer::Ended;
 
 /// A transaction that touches more chunks than this (64 MiB) is not copied: reading it back would delay the commit and take memory.
 const COPIED_CHUNKS_MAX: u64 = 1_024;
@@ -132,7 +133,7 @@ impl Transaction {
     }
 
     /// Steps 5 to 7, under SHARED.
-    pub fn end(self, file: &File, buffer: &mut Vec<u8>) {
+    pub fn end(self, file: &File, buffer: &mut Vec<u8>) -> Ended {
         let database = &self.database;
         fence(SeqCst);
         if !self.folder.is_current() {
@@ -140,7 +141,7 @@ impl Transaction {
             if database.reattach().is_none() {
                 database.note_missed();
             }
-            return;
+            return Ended::Unspooled;
         }
         let control = &self.folder.control;
         let mut header = None;
@@ -173,7 +174,7 @@ impl Transaction {
                 // Without the counter nobody can vouch for the file: leave bits and epoch, as if this writer had died.
                 control.set_writer(0);
                 database.note_trouble(SpoolError::io("read", database.path())(error).to_string());
-                return;
+                return Ended::Unspooled;
             }
         };
         // Step 7, in this order. A dead writer's bits go too: since step 1 its chunks are to-do, and nobody else would ever clear them.
@@ -181,6 +182,7 @@ impl Transaction {
         control.clear_dirty(&self.mine);
         control.clear_dirty(&self.adopted);
         control.set_epoch(self.epoch + 1);
+        Ended::Spooled
     }
 
     /// The transaction ends as if its writer had died, though its process lives.

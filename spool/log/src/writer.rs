@@ -19,6 +19,17 @@ use crate::transaction::Transaction;
 /// A record buffer of at most this size is kept for the next transaction.
 const KEPT_BUFFER_LEN_BYTES: usize = 1 << 20;
 
+/// How [`Writer::end`] left a transaction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// There was none.
+    Nothing,
+    /// Its record is in the log, or its chunks are to do.
+    Spooled,
+    /// It could not be spooled, or is left as if its writer had died: whoever comes next repairs that.
+    Unspooled,
+}
+
 /// Follows the transactions of one connection. One call at a time, from any thread.
 #[derive(Debug)]
 pub struct Writer {
@@ -121,25 +132,32 @@ impl Writer {
     /// The end of the transaction, after the downgrade from EXCLUSIVE to SHARED and before SHARED is released, or while EXCLUSIVE is kept and
     /// before the next write (steps 5 to 7). Does nothing unless the writer is active. `journal_hot` says whether a journal with content is
     /// left; nothing is logged then.
-    pub fn end(&mut self, file: &File, journal_hot: impl FnOnce() -> io::Result<bool>) {
-        let State::Active(transaction) = std::mem::replace(&mut self.state, State::Idle) else {
-            return;
+    pub fn end(&mut self, file: &File, journal_hot: impl FnOnce() -> io::Result<bool>) -> Ended {
+        let transaction = match std::mem::replace(&mut self.state, State::Idle) {
+            State::Active(transaction) => transaction,
+            State::Passive => return Ended::Unspooled,
+            State::Idle => return Ended::Nothing,
         };
         match journal_hot() {
             Ok(false) => {}
-            Ok(true) => return transaction.abandon(),
+            Ok(true) => {
+                transaction.abandon();
+                return Ended::Unspooled;
+            }
             Err(error) => {
                 let path = verneuil_dbfile::journal_path(self.database.path());
                 self.database
                     .note_trouble(SpoolError::io("look at", &path)(error).to_string());
-                return transaction.abandon();
+                transaction.abandon();
+                return Ended::Unspooled;
             }
         }
-        transaction.end(file, &mut self.buffer);
+        let ended = transaction.end(file, &mut self.buffer);
         if self.buffer.capacity() > KEPT_BUFFER_LEN_BYTES {
             self.buffer = Vec::new();
         }
         self.database.wake();
+        ended
     }
 
     /// After an end under EXCLUSIVE: the lock is kept, and hides nothing until the next transaction begins.

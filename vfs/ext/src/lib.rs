@@ -10,11 +10,12 @@
 //! Any of them may happen again: what is registered stays as it is.
 //!
 //! In order: this file (entry points), `setup` (configuration to VFSes), `replication` (the copier's wiring), `logging`
-//! (lines on stderr and in `sqlite3_log`), `residence` (where the code was loaded from).
+//! (lines on stderr and in `sqlite3_log`), `residence` (where the code was loaded from), `self_check` (a test mode).
 
 mod logging;
 mod replication;
 mod residence;
+mod self_check;
 mod setup;
 
 pub use setup::{AlreadyConfigured, configure};

@@ -11,6 +11,8 @@ use verneuil_dbfile::ForkLocal;
 use verneuil_spool::Database;
 use verneuil_tracking::Replication;
 
+use crate::self_check::{self, Checked};
+
 /// How long a flush waits for a copier in another process: as long as that of this process waits for one.
 const EXTERNAL_FLUSH_LIMIT: Duration = Duration::from_secs(30);
 
@@ -24,13 +26,38 @@ static DRAINS_AT_EXIT: AtomicBool = AtomicBool::new(false);
 
 /// What the key `copier.mode` makes of replication.
 pub(crate) fn of(config: &Config) -> Arc<dyn Replication> {
-    match config.copier.mode {
+    let replication: Arc<dyn Replication> = match config.copier.mode {
         CopierMode::InProcess => Arc::new(InProcess {
             config: config.clone(),
         }),
         CopierMode::External => Arc::new(External),
         CopierMode::Off => Arc::new(Off),
+    };
+    if self_check::is_on() {
+        Arc::new(Checked::new(config, replication))
+    } else {
+        replication
     }
+}
+
+/// This process' copier of a configuration. Its threads start with the first database.
+pub(crate) fn copier_of(config: &Config) -> Arc<Copier> {
+    let mut copiers = copiers();
+    if let Some((_, copier)) = copiers.iter().find(|(known, _)| known == config) {
+        return Arc::clone(copier);
+    }
+    let copier = Arc::new(if self_check::is_on() {
+        Copier::checked(&config.copier, &config.targets, self_check::report())
+    } else {
+        Copier::new(&config.copier, &config.targets)
+    });
+    copiers.push((config.clone(), Arc::clone(&copier)));
+    drop(copiers);
+    if !DRAINS_AT_EXIT.swap(true, Ordering::SeqCst) {
+        // SAFETY: a function that takes nothing, does not unwind, and stays in memory: the extension is never unloaded.
+        unsafe { libc::atexit(drain_at_exit) };
+    }
+    copier
 }
 
 /// A copier in threads of this process.
@@ -39,20 +66,8 @@ struct InProcess {
 }
 
 impl InProcess {
-    /// This process' copier. Its threads start with the first database.
     fn copier(&self) -> Arc<Copier> {
-        let mut copiers = copiers();
-        if let Some((_, copier)) = copiers.iter().find(|(known, _)| *known == self.config) {
-            return Arc::clone(copier);
-        }
-        let copier = Arc::new(Copier::new(&self.config.copier, &self.config.targets));
-        copiers.push((self.config.clone(), Arc::clone(&copier)));
-        drop(copiers);
-        if !DRAINS_AT_EXIT.swap(true, Ordering::SeqCst) {
-            // SAFETY: a function that takes nothing, does not unwind, and stays in memory: the extension is never unloaded.
-            unsafe { libc::atexit(drain_at_exit) };
-        }
-        copier
+        copier_of(&self.config)
     }
 }
 
@@ -153,6 +168,7 @@ extern "C" fn drain_at_exit() {
         let copiers = copiers().clone();
         for (config, copier) in copiers {
             copier.drain(Duration::from_millis(config.copier.drain_on_close_ms));
+            copier.report_self_check();
         }
     });
     if let Err(panic) = drained {

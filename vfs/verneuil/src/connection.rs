@@ -13,7 +13,7 @@ use verneuil_abi::{Code, LockLevel, Result};
 use verneuil_config::JournalWal;
 use verneuil_dbfile::fork::generation;
 use verneuil_dbfile::{LockBytes, journal_is_hot, journal_path};
-use verneuil_spool::{Database, DatabaseInfo, Writer};
+use verneuil_spool::{Database, DatabaseInfo, Ended, Writer};
 use verneuil_unix::SharedFile;
 
 /// What it takes to connect a file to the spool, at open and once more in a forked child.
@@ -250,8 +250,10 @@ impl Connection {
     fn end_here(&mut self) {
         let file = self.link.file.clone();
         if let Some(live) = &mut self.live {
-            live.writer.end(&file, || Ok(false));
+            let ended = live.writer.end(&file, || Ok(false));
             live.writer.keep_exclusive();
+            let replication = &self.link.setup.replication;
+            replication.has_ended(live.writer.database(), &file, ended);
         }
         self.locking.since = Since::Ended;
         self.is_recovering = false;
@@ -281,7 +283,7 @@ impl Connection {
         }
         if level != LockLevel::Shared {
             // A failed roll-back, a connection that is torn down. Nothing is logged, and the odd epoch tells whoever comes next.
-            live.writer.abandon();
+            Self::abandon(&self.link, live);
             return None;
         }
         Some(match since {
@@ -290,11 +292,21 @@ impl Connection {
         })
     }
 
+    fn abandon(link: &Link, live: &mut Live) {
+        if live.writer.is_active() {
+            live.writer.abandon();
+            let replication = &link.setup.replication;
+            replication.has_ended(live.writer.database(), &link.file, Ended::Unspooled);
+        }
+    }
+
     /// The transaction is over and the lock is SHARED (writer steps 5–7).
     pub(crate) fn end(&mut self, journal_is_hot: io::Result<bool>) {
         let file = self.link.file.clone();
         if let Some(live) = &mut self.live {
-            live.writer.end(&file, || journal_is_hot);
+            let ended = live.writer.end(&file, || journal_is_hot);
+            let replication = &self.link.setup.replication;
+            replication.has_ended(live.writer.database(), &file, ended);
         }
         self.locking.mode = Mode::Normal;
         self.tell_trouble();
@@ -306,8 +318,10 @@ impl Connection {
         self.enter();
         seat::unregister(&journal_path(&self.link.name), &self.link.seat);
         let live = self.live.as_mut()?;
-        live.writer.abandon();
+        Self::abandon(&self.link, live);
         live.writer.release_exclusive();
+        let replication = &self.link.setup.replication;
+        replication.has_closed(live.writer.database());
         self.flush_on_close.then(|| {
             (
                 Arc::clone(live.writer.database()),

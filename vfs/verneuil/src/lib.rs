@@ -18,10 +18,11 @@ pub mod vfs;
 mod wal;
 pub mod why;
 
+use std::fs::File;
 use std::sync::Arc;
 use std::time::Duration;
 use verneuil_config::{JournalWal, ReplicateConfig, TargetConfig};
-use verneuil_spool::{Database, Spool};
+use verneuil_spool::{Database, Ended, Spool};
 
 pub use file::TrackedFile;
 pub use vfs::TrackingVfs;
@@ -54,6 +55,16 @@ pub trait Replication: Send + Sync {
 
     /// One row of JSON about the database.
     fn status(&self, database: &Arc<Database>) -> String;
+
+    /// A write transaction has ended; the connection still holds its lock on this file, so that nobody can write. For the self-check.
+    fn has_ended(&self, database: &Arc<Database>, file: &File, ended: Ended) {
+        let _ = (database, file, ended);
+    }
+
+    /// A connection is being closed. For the self-check.
+    fn has_closed(&self, database: &Arc<Database>) {
+        let _ = database;
+    }
 }
 
 /// What replicated databases need; without it the VFS is a plain one.

@@ -16,6 +16,7 @@ use crate::base::Base;
 use crate::catchup::{self, CaughtUp, Need, Source, Uploaded};
 use crate::error::{Blocked, CopyError};
 use crate::look::Look;
+use crate::selfcheck::Known;
 use crate::snapshot;
 use watch::{Clean, settled_look};
 
@@ -55,6 +56,8 @@ pub(crate) struct Pass {
     published_at: Option<Instant>,
     /// The record could not be written last time: said once, and not at every publication.
     is_record_stuck: bool,
+    /// The test mode: what transactions have left, and the target's name.
+    checked: Option<(Arc<Known>, String)>,
     /// Yields between any two steps, so that a test can end the pass there.
     slow_motion: bool,
 }
@@ -103,7 +106,23 @@ impl Pass {
             interval,
             published_at,
             is_record_stuck,
+            checked: None,
             slow_motion: false,
+        }
+    }
+
+    /// The same pass, which compares what it publishes.
+    pub(crate) fn checked(self, known: Option<Arc<Known>>, target: &str) -> Self {
+        Self {
+            checked: known.map(|known| (known, target.to_owned())),
+            ..self
+        }
+    }
+
+    /// Tells the test mode that the file was changed behind our back.
+    fn has_stranger(&self) {
+        if let Some((known, _)) = &self.checked {
+            known.has_stranger();
         }
     }
 
@@ -210,6 +229,9 @@ impl Pass {
             };
             // A counter that is not our last transaction's is a foreign commit's, whatever else has changed: all of it, in one quiet look.
             let mut quiet = Some(look.header.change_counter) != self.ledger.lock().last_cc();
+            if quiet {
+                self.has_stranger();
+            }
             if quiet && more != verneuil_spool::Need::All {
                 self.ledger.read_everything(self.target);
                 more = verneuil_spool::Need::All;
@@ -318,6 +340,13 @@ impl Pass {
                 return Err(error);
             }
             self.published_at = Some(Instant::now());
+            if let (Some((known, target)), Some(base)) = (&self.checked, &mut self.base) {
+                let epoch = self.ledger.lock().epoch();
+                let path = self.db.path();
+                known
+                    .check_published(path, target, store, base, epoch)
+                    .await;
+            }
             self.boundary().await;
         }
         let Some(manifest) = self.base.as_ref().map(Base::manifest) else {

@@ -186,6 +186,7 @@ impl Pass {
         if last.is_some() {
             // None of ours has written since: a copy over the file, or another file of that name, with the same counter. Needed before it is
             // forgotten how the file looked.
+            self.has_stranger();
             self.ledger.everything_for_everybody();
         }
         if look.is_settled() {

@@ -1,0 +1,132 @@
+//! What the self-check has counted: written down by `mod.rs` and `notes`, appended to a file for whoever sums it up over all processes.
+
+use std::fmt::Write as _;
+use std::fs::File;
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
+
+/// What is counted, in the order of the line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Count {
+    Databases,
+    /// Write transactions that have ended.
+    Transactions,
+    /// Those that were compared with one target at least.
+    Checked,
+    /// Chunks that were compared with the bytes in a change log.
+    Log,
+    /// With the id in a manifest.
+    Manifest,
+    /// Chunks that would be read from the file: nothing to compare with.
+    File,
+    /// Published manifests that are a noted state.
+    Manifests,
+    /// Published manifests of states that were not noted.
+    ManifestsUnknown,
+    /// Transactions that waited for the catch-up.
+    Waited,
+    SkippedUnspooled,
+    SkippedCopier,
+    SkippedStore,
+    SkippedManifest,
+    SkippedSpool,
+}
+
+const NAMES: [&str; 14] = [
+    "databases",
+    "transactions",
+    "checked",
+    "log",
+    "manifest",
+    "file",
+    "manifests",
+    "manifests_unknown",
+    "waited",
+    "skipped_unspooled",
+    "skipped_copier",
+    "skipped_store",
+    "skipped_manifest",
+    "skipped_spool",
+];
+
+/// A line is due after so many transactions, for processes that are killed.
+const TRANSACTIONS_PER_LINE: u64 = 1_000;
+/// More of the chunks than this share from the file, and a transaction waits for the catch-up: one in twenty, for the goal is fewer than one in ten.
+const FILE_SHARE: u64 = 20;
+
+#[derive(Debug, Default)]
+pub(crate) struct Totals {
+    report: Option<PathBuf>,
+    /// Since the last line.
+    counts: [AtomicU64; NAMES.len()],
+    /// Of the whole process: chunks compared, and those of them from the file.
+    chunks: AtomicU64,
+    from_file: AtomicU64,
+}
+
+impl Totals {
+    pub(crate) fn new(report: Option<PathBuf>) -> Self {
+        Self {
+            report,
+            ..Self::default()
+        }
+    }
+
+    pub(crate) fn add(&self, what: Count, more: u64) {
+        self.counts[what as usize].fetch_add(more, Relaxed);
+    }
+
+    /// Counts what one transaction's comparison came to.
+    pub(crate) fn add_chunks(&self, [log, manifest, file]: [u64; 3]) {
+        self.add(Count::Log, log);
+        self.add(Count::Manifest, manifest);
+        self.add(Count::File, file);
+        self.chunks.fetch_add(log + manifest + file, Relaxed);
+        self.from_file.fetch_add(file, Relaxed);
+    }
+
+    /// Whether too many chunks come from the file, with these.
+    pub(crate) fn proves_too_little(&self, [log, manifest, file]: [u64; 3]) -> bool {
+        let all = self.chunks.load(Relaxed) + log + manifest + file;
+        file > 0 && (self.from_file.load(Relaxed) + file) * FILE_SHARE > all
+    }
+
+    /// Writes a line if one is due.
+    pub(crate) fn report_in_between(&self) {
+        if self.counts[Count::Transactions as usize].load(Relaxed) >= TRANSACTIONS_PER_LINE {
+            self.report();
+        }
+    }
+
+    /// Appends what was counted since the last line, with one write.
+    pub(crate) fn report(&self) {
+        let counts: Vec<u64> = self
+            .counts
+            .iter()
+            .map(|count| count.swap(0, Relaxed))
+            .collect();
+        if counts.iter().all(|count| *count == 0) {
+            return;
+        }
+        let mut line = format!("verneuil-self-check pid={}", std::process::id());
+        for (name, count) in NAMES.iter().zip(counts) {
+            // Into a string: can't fail.
+            let _ = write!(line, " {name}={count}");
+        }
+        let Some(path) = &self.report else {
+            tracing::info!(totals = line, "self-check");
+            return;
+        };
+        line.push('\n');
+        let written = File::options()
+            .append(true)
+            .create(true)
+            .open(path)
+            .and_then(|mut file| file.write_all(line.as_bytes()));
+        if let Err(error) = written {
+            tracing::error!(path = %path.display(), %error, "cannot write the self-check's report");
+        }
+    }
+}
