@@ -49,12 +49,14 @@ class Exclusions:
     """What is not run, and which cases may fail, for one VFS."""
 
     def __init__(self, vfs):
-        self.files, self.cases = {}, {}
+        self.files, self.cases, self.unchecked = {}, {}, []
         for names, what, reason in fields("exclusions.txt", 3):
             if vfs not in names.split(","):
                 continue
             name, _, case = what.partition(":")
-            if case:
+            if case == "unchecked":
+                self.unchecked.append(name)
+            elif case:
                 self.cases[name, case] = reason
             else:
                 self.files[name] = reason
@@ -63,6 +65,11 @@ class Exclusions:
         return any(
             file == name and fnmatch.fnmatchcase(case, glob) for file, glob in self.cases
         )
+
+
+    def is_unchecked(self, name):
+        """Whether the script writes to databases behind SQLite's back."""
+        return any(fnmatch.fnmatchcase(name, glob) for glob in self.unchecked)
 
 
 def stock_failures(build):

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import databases
 import job
+import judge
+import selfcheck
 import store
 import suite
 
@@ -54,6 +56,7 @@ class Run:
             run_dir=self.run_dir,
             results=self.arguments.results,
             store=store.Directory(),
+            exclusions=judge.Exclusions(vfs),
             journal_wal=journal_wal,
         )
 
@@ -62,7 +65,7 @@ class Run:
         self.number += 1
         job_dir = job.make_private(setting.run_dir / f"job-{self.number}")
         work = job.make_private(job_dir / "work")
-        env = {**job.environment(setting, job_dir, self.number), **more}
+        env = {**job.environment(setting, job_dir, self.number), **selfcheck.environment(job_dir), **more}
         log = setting.results / f"{name}.log"
         start = time.monotonic()
         status = job.run_program([*setting.prefix(), *command], env, work, log, PROGRAM_LIMIT_S)

@@ -35,6 +35,7 @@ def report_file(job_dir):
 
 
 def environment(job_dir):
+    """What turns it on."""
     return {"VERNEUIL_SELF_CHECK": "1", "VERNEUIL_SELF_CHECK_REPORT": str(report_file(job_dir))}
 
 

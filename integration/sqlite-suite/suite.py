@@ -115,6 +115,7 @@ def prepare(arguments, run_dir, setting_of):
     return source, setting_of(
         vfs=vfs,
         replicates=replicates,
+        exclusions=judge.Exclusions(vfs),
         journal_wal=journal_wal,
         fixture=programs / "suite-testfixture",
         extension=programs / "libverneuil_vfs.so",
@@ -151,10 +152,10 @@ def run_all(setting, scripts, arguments):
     return results
 
 
-def verdict(results, arguments):
+def verdict(results, arguments, exclusions):
     """Everything that is wrong with a run, one line each."""
-    build, vfs, replicates, _ = CONFIGURATIONS[arguments.configuration]
-    stock, exclusions = judge.stock_failures(build), judge.Exclusions(vfs)
+    build, _, replicates, _ = CONFIGURATIONS[arguments.configuration]
+    stock = judge.stock_failures(build)
     wrong = []
     for result in sorted(results, key=lambda result: result.name):
         new = [
@@ -212,6 +213,19 @@ def report(results, wrong, arguments, seconds):
         "packs": comparison.packs,
         "self_check": {**checks.counts, "replicated_share": round(checks.replicated_share(), 4)},
     }
+    files = {
+        result.name: {
+            "tests": result.tests,
+            "failed": result.failed,
+            "seconds": round(result.seconds, 1),
+            "databases_compared": result.comparison.compared,
+            "databases_skipped": dict(result.comparison.skipped),
+            "manifests": result.comparison.manifests,
+            "self_check": dict(result.checks.counts),
+        }
+        for result in sorted(results, key=lambda result: result.name)
+    }
+    (arguments.results / "files.json").write_text(json.dumps(files, indent=1) + "\n")
     (arguments.results / "sums.json").write_text(json.dumps(sums, indent=1) + "\n")
     for key, value in sums.items():
         print(f"  {key}: {value}")
@@ -235,7 +249,7 @@ def main():
         source, setting = prepare(
             arguments, run_dir, lambda **fields: job.Setting(store=target, results=arguments.results, **fields)
         )
-        excluded = judge.Exclusions(vfs).files
+        excluded = setting.exclusions.files
         scripts = [path for path in list_files(source, arguments.list) if path.name not in excluded]
         if arguments.only:
             scripts = [path for path in scripts if any(fnmatch.fnmatchcase(path.name, glob) for glob in arguments.only)]
@@ -243,7 +257,7 @@ def main():
             raise SystemExit("sqlite-suite: no file of the list matches")
         print(f"{arguments.configuration} {arguments.list}: {len(scripts)} files, {arguments.jobs} at a time", flush=True)
         results = run_all(setting, scripts, arguments)
-        wrong = verdict(results, arguments)
+        wrong = verdict(results, arguments, setting.exclusions)
         report(results, wrong, arguments, time.monotonic() - start)
         if vfs == "unix":
             print("\n".join(judge.stock_lines(build, results)))
