@@ -15,6 +15,7 @@ pub mod paths;
 pub mod process;
 pub mod publish;
 pub mod seaweed;
+pub mod self_check;
 pub mod session;
 pub mod setup;
 pub mod state;

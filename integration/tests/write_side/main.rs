@@ -10,6 +10,7 @@ mod kills;
 mod many;
 mod quiet_cost;
 mod reboot;
+mod self_check;
 mod several_processes;
 mod status;
 mod store_away;

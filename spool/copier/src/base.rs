@@ -12,7 +12,8 @@ use verneuil_format::limits::NODE_LEN_MAX_BYTES;
 use verneuil_format::{
     CHUNK_LEN_BYTES, Change, ChunkId, ChunkIndex, Entry, FrameRef, Generation, HEAD_LEN_BYTES,
     Head, Identity, LookupError, Manifest, NextState, Node, NodeId, NodeRef, Pack, PackBuilder,
-    PatchBudget, Stored, UpdateError, Updated, chunk_len, decode_frame, manifest_key, pack_key,
+    PatchBudget, Stored, UpdateError, Updated, assemble, chunk_len, decode_frame, manifest_key,
+    pack_key,
 };
 use verneuil_spool::{Database, TargetId};
 use verneuil_store::{Condition, ETag, ErrorKind, GetOptions, Got, Space, Store, StoreError};
@@ -290,6 +291,26 @@ impl Base {
             return Err(CopyError::Overtaken(refused));
         }
         Err(claimed(&self.key, &theirs))
+    }
+
+    /// The first chunk that the manifest patches and that can't be put together from what is in the store. Its nodes have to be loaded.
+    pub(crate) async fn damaged_patch(&self, store: &Store) -> Result<Option<u32>, CopyError> {
+        for index in 0..self.manifest.chunk_count() {
+            let Ok(view) = self.manifest.chunk(ChunkIndex(index), &self.nodes) else {
+                continue;
+            };
+            let stored = match (view.patch, view.entry.stored) {
+                (None, _) => continue,
+                (Some(_), Stored::Zero) => Vec::new(),
+                (Some(_), Stored::Frame(at)) => {
+                    get_frame(store, at, CHUNK_LEN_BYTES as usize).await?
+                }
+            };
+            if assemble(&view, stored).is_err() {
+                return Ok(Some(index));
+            }
+        }
+        Ok(None)
     }
 
     async fn load_nodes(&mut self, store: &Store, nodes: Vec<NodeRef>) -> Result<(), CopyError> {

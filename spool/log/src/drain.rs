@@ -142,6 +142,12 @@ impl CopierLock {
         self.epoch() % 2 == 1 && process_lives(pid)
     }
 
+    /// Whether the last transaction was one of this process.
+    pub fn was_written_here(&self) -> bool {
+        let pid = self.folder.control.map.header().writer_pid.load(Acquire);
+        pid == std::process::id()
+    }
+
     /// Whether a connection of ours keeps EXCLUSIVE between its transactions (`locking_mode=EXCLUSIVE`) and its process lives, as far as this
     /// process can see: while the epoch is even, its lock hides nothing.
     pub fn exclusive_owner_lives(&self) -> bool {

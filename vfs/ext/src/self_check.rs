@@ -42,7 +42,8 @@ impl Checked {
 
 impl Replication for Checked {
     fn has_ended(&self, database: &Arc<Database>, file: &File, ended: Ended) {
-        let catch_up = || self.inner.flush_within(database, CATCH_UP_PATIENCE).is_ok();
+        let (inner, db) = (Arc::clone(&self.inner), Arc::clone(database));
+        let catch_up = move || inner.flush_within(&db, CATCH_UP_PATIENCE).is_ok();
         copier_of(&self.config).check_transaction(database, file, ended, catch_up);
     }
 

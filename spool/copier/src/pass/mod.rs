@@ -341,11 +341,8 @@ impl Pass {
             }
             self.published_at = Some(Instant::now());
             if let (Some((known, target)), Some(base)) = (&self.checked, &mut self.base) {
-                let epoch = self.ledger.lock().epoch();
-                let path = self.db.path();
-                known
-                    .check_published(path, target, store, base, epoch)
-                    .await;
+                let (path, lock) = (self.db.path(), self.ledger.lock());
+                known.check_published(path, target, store, base, lock).await;
             }
             self.boundary().await;
         }

@@ -7,11 +7,12 @@
 //!   the logs, else from the last manifest, read back from the store. Each chunk is compared with the file, which nobody can write meanwhile. What
 //!   would be read from the file proves nothing and is counted apart; when that is more than one chunk in twenty, the transaction waits for the
 //!   catch-up first.
-//! - *After.* Each manifest that this process publishes is compared with the states that its transactions left (`notes`), which finds mixtures of two states that
+//! - *After.* Each manifest that this process publishes is compared with the states that its transactions left (`after`, `notes`), which finds mixtures of two states that
 //!   the next publication would mend.
 //!
 //! Every target is checked: each publishes by itself, with a base and offers of its own.
 
+mod after;
 mod notes;
 mod totals;
 
@@ -20,38 +21,37 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::sync_channel;
+use std::sync::mpsc::{RecvTimeoutError, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::SigSet;
 use verneuil_config::TargetConfig;
 use verneuil_dbfile::read_header;
 use verneuil_format::{CHUNK_LEN_BYTES, ChunkId, ChunkIndex, chunk_count, chunk_len};
 use verneuil_spool::{Database, Ended, Ledger, Origin, SpoolError, TargetId};
-use verneuil_store::Store;
 
 use crate::base::{Base, target_id};
 use crate::destination::Destination;
 use crate::lane::identity;
 use crate::service::{Copier, LedgerSlot};
 
-use notes::{Notes, State, Verdict};
+use notes::{Notes, State};
 use totals::{Count, Totals};
 
-/// How long another process' copier may keep the database's lock. Other writers wait as long.
+/// How long another process' copier may keep the database's lock.
 const COPIER_PATIENCE: Duration = Duration::from_secs(2);
-/// Pause between two tries.
-const COPIER_PAUSE: Duration = Duration::from_millis(2);
+/// How long anything is waited for while another connection waits to write. Its PENDING lock keeps a copier from reading the file, so that longer would
+/// be of no use.
+const CONTENDED_PATIENCE: Duration = Duration::from_millis(100);
+/// Pause between two looks.
+const PAUSE: Duration = Duration::from_millis(2);
 /// How long the store may take to answer.
 const STORE_PATIENCE: Duration = Duration::from_secs(10);
 /// How long a transaction waits for the catch-up.
 pub const CATCH_UP_PATIENCE: Duration = Duration::from_secs(2);
-/// How long a publication waits for the transaction that it holds to be noted.
-const NOTE_PATIENCE: Duration = Duration::from_secs(2);
-/// Pause between two looks.
-const NOTE_PAUSE: Duration = Duration::from_millis(2);
-/// After a catch-up that did not come to an end (the store is away), none is waited for.
-const CATCH_UP_PAUSE: Duration = Duration::from_secs(30);
+/// After a catch-up that did not come to an end (the store is away, somebody wants to write), none is waited for.
+const CATCH_UP_PAUSE: Duration = Duration::from_secs(5);
 
 /// What the check of one process knows.
 #[derive(Debug)]
@@ -126,55 +126,6 @@ impl SelfCheck {
     }
 }
 
-impl Known {
-    /// Somebody has changed the file who is not one of ours.
-    pub(crate) fn has_stranger(&self) {
-        locked(&self.notes).forget();
-    }
-
-    /// Ends the process if `base`, which was published just now, is no state that a transaction has left. `epoch` was the control page's after that.
-    pub(crate) async fn check_published(
-        &self,
-        path: &Path,
-        target: &str,
-        store: &Store,
-        base: &mut Base,
-        epoch: u64,
-    ) {
-        let source = *base.manifest().source();
-        let all: Vec<u32> = (0..base.manifest().chunk_count()).collect();
-        let ids: Option<Vec<ChunkId>> = match base.chunk_ids(store, &all).await {
-            Ok(ids) => ids.into_iter().collect(),
-            Err(_) => None,
-        };
-        let begun = Instant::now();
-        let verdict = loop {
-            let Some(ids) = &ids else {
-                break Verdict::Unknown;
-            };
-            let published = State::new(source.change_counter, source.file_len, ids);
-            // Odd: that transaction has not ended.
-            match locked(&self.notes).verdict(epoch & !1, &published) {
-                Verdict::NotYet if begun.elapsed() < NOTE_PATIENCE => {}
-                verdict => break verdict,
-            }
-            tokio::time::sleep(NOTE_PAUSE).await;
-        };
-        match verdict {
-            Verdict::Noted => self.totals.add(Count::Manifests, 1),
-            Verdict::Unknown | Verdict::NotYet => self.totals.add(Count::ManifestsUnknown, 1),
-            Verdict::Wrong => {
-                let number = base.manifest().generation().0;
-                let what = format!(
-                    "manifest {number} was published, and is no state that a transaction has left (change counter {}, {} bytes)",
-                    source.change_counter, source.file_len
-                );
-                fail(path, target, &what)
-            }
-        }
-    }
-}
-
 impl Copier {
     /// In the test mode, compares the file with what would be published, under the lock of the transaction that has just ended. `catch_up` lets
     /// every target have all that is committed, or gives up after [`CATCH_UP_PATIENCE`].
@@ -185,7 +136,7 @@ impl Copier {
         db: &Arc<Database>,
         file: &File,
         ended: Ended,
-        catch_up: impl FnOnce() -> bool,
+        catch_up: impl FnOnce() -> bool + Send + 'static,
     ) {
         let Some(check) = self.self_check() else {
             return;
@@ -220,7 +171,7 @@ impl Copier {
         db: &Arc<Database>,
         file: &File,
         ended: Ended,
-        catch_up: impl FnOnce() -> bool,
+        catch_up: impl FnOnce() -> bool + Send + 'static,
     ) -> Result<[u64; 3], Skipped> {
         let epoch = db.epoch().filter(|epoch| epoch.is_multiple_of(2));
         let (Ended::Spooled, false, Some(epoch)) = (ended, db.has_missed(), epoch) else {
@@ -233,7 +184,8 @@ impl Copier {
         };
         let state = State::new(now.change_counter, now.file_len, &now.ids);
         locked(&known.notes).add(epoch, state);
-        let compared = self.compare_targets(known, db, &now)?;
+        let is_wanted = || is_wanted(db, file);
+        let compared = self.compare_targets(known, db, &now, is_wanted)?;
         let mut hurry_again_at = locked(&known.hurry_again_at);
         if !check.totals.proves_too_little(compared)
             || hurry_again_at.is_some_and(|at| Instant::now() < at)
@@ -241,9 +193,13 @@ impl Copier {
             return Ok(compared);
         }
         check.totals.add(Count::Waited, 1);
-        *hurry_again_at = (!catch_up()).then(|| Instant::now() + CATCH_UP_PAUSE);
+        *hurry_again_at =
+            (!has_caught_up(catch_up, is_wanted)).then(|| Instant::now() + CATCH_UP_PAUSE);
         drop(hurry_again_at);
-        self.compare_targets(known, db, &now)
+        // Somebody may keep the lock now: what was compared before counts.
+        Ok(self
+            .compare_targets(known, db, &now, is_wanted)
+            .unwrap_or(compared))
     }
 
     /// Compares with each target. As long as one of them could be, the transaction is checked.
@@ -252,11 +208,14 @@ impl Copier {
         known: &Known,
         db: &Arc<Database>,
         now: &Now,
+        is_wanted: impl Fn() -> bool,
     ) -> Result<[u64; 3], Skipped> {
         let slot = self.ledger_slot(db);
         let mut result = Err(Count::SkippedUnspooled);
         for target in self.targets(db) {
-            match self.compare_target(known, db, &slot, &target, now) {
+            let compared = enter(&slot, db, &is_wanted)
+                .and_then(|ledger| self.compare_target(known, db, ledger, &target, now));
+            match compared {
                 Ok(more) => {
                     let sum = result.unwrap_or([0; 3]);
                     result = Ok(std::array::from_fn(|at| sum[at] + more[at]));
@@ -271,13 +230,12 @@ impl Copier {
         &self,
         known: &Known,
         db: &Arc<Database>,
-        slot: &LedgerSlot,
+        ledger: Arc<Ledger>,
         target: &TargetConfig,
         now: &Now,
     ) -> Result<[u64; 3], Skipped> {
         let destination = self.destination(target).map_err(|_| Count::SkippedStore)?;
         let id = target_id(target, db);
-        let ledger = enter(slot, db)?;
         let instance = ledger.lock().instance_id();
         let fail = |what: String| -> ! { fail(db.path(), &destination.name, &what) };
         let (mut log, mut from_file, mut rest) = (0, 0, Vec::new());
@@ -351,14 +309,59 @@ impl Copier {
 }
 
 /// The ledger of this process, or the lock from somebody else, who gives it up as soon as nothing is pending.
-fn enter(slot: &LedgerSlot, db: &Database) -> Result<Arc<Ledger>, Skipped> {
+fn enter(
+    slot: &LedgerSlot,
+    db: &Database,
+    is_wanted: impl Fn() -> bool,
+) -> Result<Arc<Ledger>, Skipped> {
     let begun = Instant::now();
     loop {
         match slot.enter(db) {
             Ok(Some(ledger)) => return Ok(ledger),
-            Ok(None) if begun.elapsed() < COPIER_PATIENCE => std::thread::sleep(COPIER_PAUSE),
+            Ok(None) if begun.elapsed() < patience(COPIER_PATIENCE, &is_wanted) => {
+                std::thread::sleep(PAUSE);
+            }
             Ok(None) => return Err(Count::SkippedCopier),
             Err(_) => return Err(Count::SkippedSpool),
+        }
+    }
+}
+
+/// Whether another connection waits for ours to let go of the file.
+fn is_wanted(db: &Database, file: &File) -> bool {
+    verneuil_dbfile::probe_locks(file, db.lock_bytes()).is_ok_and(|locks| locks.pending)
+}
+
+fn patience(ordinary: Duration, is_wanted: impl Fn() -> bool) -> Duration {
+    if is_wanted() {
+        CONTENDED_PATIENCE
+    } else {
+        ordinary
+    }
+}
+
+/// Runs the catch-up on a thread of its own, so that it can be left alone.
+fn has_caught_up(
+    catch_up: impl FnOnce() -> bool + Send + 'static,
+    is_wanted: impl Fn() -> bool,
+) -> bool {
+    let (answer, reply) = sync_channel(1);
+    let body = move || {
+        // The application's signals are its own threads'.
+        let is_apart = SigSet::all().thread_block().is_ok();
+        // Whoever asked may have given up.
+        let _ = answer.send(is_apart && catch_up());
+    };
+    if std::thread::Builder::new().spawn(body).is_err() {
+        return false;
+    }
+    let begun = Instant::now();
+    loop {
+        match reply.recv_timeout(PAUSE) {
+            Ok(has_caught_up) => return has_caught_up,
+            Err(RecvTimeoutError::Timeout)
+                if begun.elapsed() < patience(CATCH_UP_PATIENCE, &is_wanted) => {}
+            Err(_) => return false,
         }
     }
 }
@@ -409,7 +412,7 @@ fn first_difference(path: &Path, index: u32, other: &[u8]) -> u64 {
     first + read.map_or(0, |()| same as u64)
 }
 
-/// Says what is wrong in one line, and ends the process in the way that nobody overlooks.
+/// Says what is wrong in one line, here and in the report, and ends the process in the way that nobody overlooks.
 pub(crate) fn fail(database: &Path, target: &str, what: &str) -> ! {
     let line = format!(
         "verneuil: self-check: {}: {what} (target {target})\n",
@@ -417,6 +420,7 @@ pub(crate) fn fail(database: &Path, target: &str, what: &str) -> ! {
     );
     // No lock of Rust's stderr: a forked child may find it locked.
     let _ = nix::unistd::write(io::stderr(), line.as_bytes());
+    totals::report_mismatch(database, target, what);
     std::process::abort()
 }
 
