@@ -7,6 +7,7 @@
 */
 #include "sqlite3.h"
 #include "suite.h"
+#include <stdlib.h>
 #include <string.h>
 
 /* testfixture's variables; tests set and read them from Tcl. */
@@ -47,6 +48,19 @@ static int disk_is_full(void){
   return 1;
 }
 
+/*
+** SUITE_NO_SYNC=1: syncs are counted and not done, as in a stock testfixture (SQLITE_NO_SYNC). For databases on a disk, where they
+** take most of the time; in memory they cost nothing and are done.
+*/
+static int syncs(void){
+  static int known = -1;
+  if( known<0 ){
+    const char *off = getenv("SUITE_NO_SYNC");
+    known = off==0 || off[0]!='1';
+  }
+  return known;
+}
+
 static sqlite3_file *below(sqlite3_file *file){ return ((HookedFile*)file)->below; }
 
 /*
@@ -84,7 +98,7 @@ static int hook_sync(sqlite3_file *file, int flags){
   if( disk_is_full() ) return SQLITE_FULL;
   if( (flags & 0x0F)==SQLITE_SYNC_FULL ) sqlite3_fullsync_count++;
   sqlite3_sync_count++;
-  rc = below(file)->pMethods->xSync(below(file), flags);
+  rc = syncs() ? below(file)->pMethods->xSync(below(file), flags) : SQLITE_OK;
   if( io_error_is_due() ) return SQLITE_IOERR_FSYNC;
   if( hooked->syncs_directory ){
     hooked->syncs_directory = 0;
@@ -169,7 +183,7 @@ static int hook_delete(sqlite3_vfs *vfs, const char *name, int sync_directory){
   int rc;
   (void)vfs;
   if( io_error_is_due() ) return SQLITE_IOERR_DELETE;
-  rc = below_vfs->xDelete(below_vfs, name, sync_directory);
+  rc = below_vfs->xDelete(below_vfs, name, syncs() ? sync_directory : 0);
   if( rc==SQLITE_OK && (sync_directory & 1)!=0 ) sqlite3_sync_count++;
   return rc;
 }

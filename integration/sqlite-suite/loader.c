@@ -4,12 +4,14 @@
 **
 **   SUITE_EXTENSION  the extension to load; unset or empty: the program stays as SQLite built it
 **   SUITE_VFS        the VFS that becomes the default
-**   SUITE_MIXED=1    only in processes with an even number; the others stay with stock `unix`
+**   SUITE_MIXED      a file in which processes are counted: every second one stays with stock `unix`
 */
 #include "sqlite3.h"
 #include "suite.h"
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/file.h>
 #include <unistd.h>
 
 static int refuse(const char *what, const char *name, const char *why){
@@ -29,15 +31,28 @@ static int load(const char *extension){
   return SQLITE_OK;
 }
 
+/* Is this the second, fourth, … process that asks? */
+static int stays_stock(const char *counter){
+  static int answer = -1;
+  int file;
+  if( counter==0 || counter[0]==0 ) return 0;
+  if( answer>=0 ) return answer;
+  file = open(counter, O_RDWR|O_CREAT|O_CLOEXEC, 0644);
+  if( file<0 || flock(file, LOCK_EX)!=0 ) return refuse("can't count processes in", counter, "SUITE_MIXED");
+  answer = (int)(lseek(file, 0, SEEK_END) % 2);
+  if( write(file, "+", 1)!=1 ) return refuse("can't count processes in", counter, "SUITE_MIXED");
+  close(file);
+  return answer;
+}
+
 /* Comes again after every sqlite3_shutdown() and sqlite3_initialize(), which makes `unix` the default one first. */
 int suite_init(const char *unused){
   const char *extension = getenv("SUITE_EXTENSION");
   const char *name = getenv("SUITE_VFS");
-  const char *mixed = getenv("SUITE_MIXED");
   sqlite3_vfs *vfs;
   (void)unused;
   if( extension==0 || extension[0]==0 ) return SQLITE_OK;
-  if( mixed && mixed[0]=='1' && (getpid() & 1) ) return SQLITE_OK;
+  if( stays_stock(getenv("SUITE_MIXED")) ) return SQLITE_OK;
   if( name==0 ) return refuse("no VFS is named in SUITE_VFS for", extension, "set it");
   /* It stays registered; and tests that let allocations fail come here, too. */
   vfs = sqlite3_vfs_find(name);

@@ -89,11 +89,13 @@ def end_on_signals():
 
 
 def scratch_folder():
-    """Where the databases are: in memory, if there is room. Stock testfixture doesn't sync (SQLITE_NO_SYNC), our VFS does."""
+    """Where the databases are: in memory, if there is room and programs may be run there. None: on a disk (TMPDIR, /tmp)."""
     memory = Path("/dev/shm")
     if "TMPDIR" in os.environ or not os.access(memory, os.W_OK):
         return None
-    return memory if shutil.disk_usage(memory).free > MEMORY_MIN_BYTES else None
+    if os.statvfs(memory).f_flag & os.ST_NOEXEC or shutil.disk_usage(memory).free < MEMORY_MIN_BYTES:
+        return None
+    return memory
 
 
 def prepare(arguments, run_dir, setting_of):

@@ -50,7 +50,7 @@ const PAUSE: Duration = Duration::from_millis(2);
 const STORE_PATIENCE: Duration = Duration::from_secs(10);
 /// How long a transaction waits for the catch-up.
 pub const CATCH_UP_PATIENCE: Duration = Duration::from_secs(2);
-/// After a catch-up that did not come to an end (the store is away, somebody wants to write), none is waited for.
+/// After a catch-up that did not come to an end in that time (the store is away), none is waited for.
 const CATCH_UP_PAUSE: Duration = Duration::from_secs(5);
 
 /// What the check of one process knows.
@@ -193,8 +193,11 @@ impl Copier {
             return Ok(compared);
         }
         check.totals.add(Count::Waited, 1);
-        *hurry_again_at =
-            (!has_caught_up(catch_up, is_wanted)).then(|| Instant::now() + CATCH_UP_PAUSE);
+        let begun = Instant::now();
+        let has_caught_up = has_caught_up(catch_up, is_wanted);
+        // What failed at once (a journal, somebody who wants to write) costs no time the next time either.
+        *hurry_again_at = (!has_caught_up && begun.elapsed() >= CATCH_UP_PATIENCE)
+            .then(|| Instant::now() + CATCH_UP_PAUSE);
         drop(hurry_again_at);
         // Somebody may keep the lock now: what was compared before counts.
         Ok(self
