@@ -64,7 +64,7 @@ class Seaweed:
             stdin=subprocess.DEVNULL,
             stdout=self.log,
             stderr=self.log,
-            start_new_session=True,
+            process_group=0,
         )
         self.wait_until_up()
 
