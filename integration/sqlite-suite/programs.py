@@ -23,7 +23,7 @@ SCRIPTS = {"crash01": 3, "multiwrite01": 3, "config02": 1}
 JOURNAL_MODES = ["DELETE", "TRUNCATE", "PERSIST"]
 # The best of so many: what else the machine does must not count.
 SPEED_RUNS = 3
-SPEED_SIZE = 25
+SPEED_SIZE = 100
 PROGRAM_LIMIT_S = 1800
 
 SUMMARY = re.compile(r"(\d+) errors? (?:out of|in) (\d+) tests")

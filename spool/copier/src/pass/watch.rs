@@ -5,7 +5,6 @@ use std::time::{Duration, Instant};
 use verneuil_spool::Seen;
 
 use super::{Outcome, Pass, Step};
-use crate::base::Base;
 use crate::catchup::{Need, Source};
 use crate::error::{Blocked, CopyError};
 use crate::look::Look;
@@ -162,8 +161,11 @@ impl Pass {
     /// Whether nobody has changed the file behind our back. If somebody has, everything is needed.
     fn is_as_published(&self, source: &Source, look: &Look) -> bool {
         let counter = look.header.change_counter;
-        let published = self.base.as_ref().map(Base::manifest);
-        if published.map(|manifest| manifest.source().change_counter) != Some(counter) {
+        let published = self.base.as_ref().map(|base| base.manifest().source());
+        // The length, too: a copy over the file before anybody has noted how it looks.
+        if published.map(|source| (source.change_counter, source.file_len))
+            != Some((counter, look.len))
+        {
             self.ledger.need_everything(self.target);
             return false;
         }

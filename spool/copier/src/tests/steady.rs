@@ -136,3 +136,14 @@ async fn two_sources_of_one_name_are_noticed() {
     }
     assert_eq!(std::fs::read(&manifest).unwrap(), theirs);
 }
+
+#[tokio::test]
+async fn a_file_of_another_length_copied_over_before_anybody_has_looked_is_seen() {
+    let mut world = World::new(2).await;
+    world.transact(&[1]);
+    assert_eq!(world.advance().await.unwrap(), Outcome::Published);
+    // The same change counter, no lock.
+    world.overwrite_longer();
+    world.drain().await.unwrap();
+    world.check_complete().await;
+}

@@ -125,6 +125,13 @@ impl World {
         self.commit_state();
     }
 
+    /// Something that is a page longer is copied over the file.
+    pub(super) fn overwrite_longer(&mut self) {
+        let len = self.file.metadata().unwrap().len();
+        self.file.write_all_at(&[7; 4096], len).unwrap();
+        self.commit_state();
+    }
+
     /// The file is deleted, and a new one of that name begins, whose transactions count from the same number.
     pub(super) fn recreate(&mut self, chunks: u64) {
         std::fs::remove_file(&self.path).unwrap();
