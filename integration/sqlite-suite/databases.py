@@ -100,9 +100,9 @@ class Tool:
             raise OSError(f"verneuilctl {arguments[0]} answered no JSON: {said}") from error
 
 
-def compare(folder, tool, hostname, is_checked):
-    """Flushes what the tests left in `folder`, restores each database and compares it. Unless `is_checked`, the tests write to
-    databases behind SQLite's back, and a difference proves nothing."""
+def compare(folder, tool, hostname, proves):
+    """Flushes what the tests left in `folder`, restores each database and compares it. Unless it `proves` something, the
+    tests write to databases behind SQLite's back."""
     result = Comparison()
     left = {str(path): path for path in databases_below(folder)}
     if not tool.spool.exists():
@@ -123,7 +123,7 @@ def compare(folder, tool, hostname, is_checked):
         published = {row["path"]: row["generation"] or 0 for row in tool.json("ls", hostname)}
     result.manifests = sum(published.values())
     for name, path in sorted(left.items()):
-        judge_one(path, said.get(name), name in said, name in published, tool, result, is_checked)
+        judge_one(path, said.get(name), name in said, name in published, tool, result, proves)
     return result
 
 
@@ -138,7 +138,7 @@ def why_nothing_to_flush(path):
     return "overwritten by the test with something else"
 
 
-def judge_one(path, error, is_in_spool, is_published, tool, result, is_checked):
+def judge_one(path, error, is_in_spool, is_published, tool, result, proves):
     reason = None
     if not is_in_spool and not is_published:
         reason = "never written through the VFS"
@@ -158,7 +158,7 @@ def judge_one(path, error, is_in_spool, is_published, tool, result, is_checked):
     elif is_damaged(path):
         # Overwritten by the test behind SQLite's back; what was committed before is in the store.
         result.skipped["damaged by the test"] += 1
-    elif not is_checked:
+    elif not proves:
         result.skipped["written behind SQLite's back"] += 1
     else:
         result.wrong.append(f"{path}: {difference}")
