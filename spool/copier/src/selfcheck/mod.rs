@@ -51,7 +51,7 @@ const STORE_PATIENCE: Duration = Duration::from_secs(10);
 /// How long a transaction waits for the catch-up.
 pub const CATCH_UP_PATIENCE: Duration = Duration::from_secs(2);
 /// After a catch-up that did not come to an end in that time (the store is away), none is waited for.
-const CATCH_UP_PAUSE: Duration = Duration::from_secs(5);
+const CATCH_UP_PAUSE: Duration = Duration::from_millis(500);
 
 /// What the check of one process knows.
 #[derive(Debug)]
