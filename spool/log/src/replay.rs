@@ -67,7 +67,7 @@ impl Replay {
     ///
     /// # Errors
     /// When the log is missing, short, or holds anything but whole records: it can't be used then, and every chunk must be read.
-    pub(crate) fn read(path: &Path, head: LogHead) -> Result<Self, SpoolError> {
+    pub fn read(path: &Path, head: LogHead) -> Result<Self, SpoolError> {
         let mut replay = Self::open(path)?;
         replay.len_bytes = u64::from(head.len_bytes);
         let mut buffer = Vec::new();
