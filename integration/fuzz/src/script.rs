@@ -23,8 +23,11 @@ pub fn object(seeds: &[Vec<u8>], input: &[u8], is_real: bool) -> Vec<u8> {
         return input.to_vec();
     };
     let mut bytes = seeds[usize::from(*pick) % seeds.len()].clone();
-    let (steps, _) = script
-        .split_at(script.len().min(usize::from(steps % (STEPS_MAX + 1)) * STEP_LEN_BYTES));
+    let (steps, _) = script.split_at(
+        script
+            .len()
+            .min(usize::from(steps % (STEPS_MAX + 1)) * STEP_LEN_BYTES),
+    );
     for step in steps.as_chunks::<STEP_LEN_BYTES>().0 {
         change(&mut bytes, *step);
     }
@@ -34,13 +37,29 @@ pub fn object(seeds: &[Vec<u8>], input: &[u8], is_real: bool) -> Vec<u8> {
 fn change(bytes: &mut Vec<u8>, step: [u8; STEP_LEN_BYTES]) {
     let [kind, low, high, near, run, value] = step;
     // Half of the changes hit the beginning, where the small fields are.
-    let span = if near & 1 == 0 { bytes.len() } else { bytes.len().min(128) };
+    let span = if near & 1 == 0 {
+        bytes.len()
+    } else {
+        bytes.len().min(128)
+    };
     let at = usize::from(u16::from_le_bytes([low, high])) % (span + 1);
     let run = at..bytes.len().min(at + 1 + usize::from(run) % RUN_LEN_MAX);
     match kind % 8 {
-        0 => bytes.iter_mut().skip(at).take(1).for_each(|byte| *byte = value),
-        1 => bytes.iter_mut().skip(at).take(1).for_each(|byte| *byte ^= 1 << (value % 8)),
-        2 => bytes.iter_mut().skip(at).take(1).for_each(|byte| *byte = byte.wrapping_add(1)),
+        0 => bytes
+            .iter_mut()
+            .skip(at)
+            .take(1)
+            .for_each(|byte| *byte = value),
+        1 => bytes
+            .iter_mut()
+            .skip(at)
+            .take(1)
+            .for_each(|byte| *byte ^= 1 << (value % 8)),
+        2 => bytes
+            .iter_mut()
+            .skip(at)
+            .take(1)
+            .for_each(|byte| *byte = byte.wrapping_add(1)),
         3 => bytes.insert(at, value),
         4 => drop(bytes.drain(run)),
         5 => bytes[run].fill(if value & 1 == 0 { 0xff } else { 0 }),

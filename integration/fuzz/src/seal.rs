@@ -50,7 +50,9 @@ pub fn log(bytes: &mut [u8]) {
 /// Takes the time of the commit out of every record, so that the same transactions make the same log.
 pub fn forget_times(bytes: &mut [u8]) {
     let starts: Vec<usize> = (0..bytes.len())
-        .filter(|at| bytes[*at..].starts_with(RECORD_MAGIC) && at + RECORD_LEN_MIN_BYTES <= bytes.len())
+        .filter(|at| {
+            bytes[*at..].starts_with(RECORD_MAGIC) && at + RECORD_LEN_MIN_BYTES <= bytes.len()
+        })
         .collect();
     starts.iter().for_each(|at| bytes[at + 48..at + 56].fill(0));
     log(bytes);

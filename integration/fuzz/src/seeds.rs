@@ -50,7 +50,11 @@ fn content(chunk: u32, len: usize) -> Bytes {
     (0..len).map(|at| (at / 64) as u8 ^ chunk as u8).collect()
 }
 
-fn next(file_len: u64, counter: u32, changes: impl IntoIterator<Item = (u32, Change)>) -> NextState {
+fn next(
+    file_len: u64,
+    counter: u32,
+    changes: impl IntoIterator<Item = (u32, Change)>,
+) -> NextState {
     NextState {
         source: SourceState {
             file_len,
@@ -105,7 +109,15 @@ pub fn snapshots() -> Snapshots {
     let whole = |chunk: u32, len: usize| (chunk, bytes(chunk, len, Written::Unknown));
     let flat = step(
         &empty,
-        next(len, 2, [whole(0, CHUNK as usize), whole(1, CHUNK as usize), whole(2, 35_536)]),
+        next(
+            len,
+            2,
+            [
+                whole(0, CHUNK as usize),
+                whole(1, CHUNK as usize),
+                whole(2, 35_536),
+            ],
+        ),
         "flat",
     );
     let patched = |chunk: u32, len: usize, at: usize| {
@@ -117,13 +129,29 @@ pub fn snapshots() -> Snapshots {
     };
     step(
         &flat,
-        next(len, 3, [patched(0, CHUNK as usize, 24), patched(2, 35_536, 35_000)]),
+        next(
+            len,
+            3,
+            [patched(0, CHUNK as usize, 24), patched(2, 35_536, 35_000)],
+        ),
         "patched",
     );
     // More than the overlay holds: leaves, and what is over them.
-    let leaves = step(&empty, next(300 * CHUNK, 4, (0..300).map(|chunk| (chunk, entry(chunk)))), "leaves");
-    let shrunk = step(&leaves, next(200 * CHUNK + 5, 5, [(7, entry(700)), (200, entry(701))]), "shrunk");
-    step(&shrunk, next(5_000 * CHUNK, 6, (0..40).map(|k| (k * 100, entry(k)))), "grown");
+    let leaves = step(
+        &empty,
+        next(300 * CHUNK, 4, (0..300).map(|chunk| (chunk, entry(chunk)))),
+        "leaves",
+    );
+    let shrunk = step(
+        &leaves,
+        next(200 * CHUNK + 5, 5, [(7, entry(700)), (200, entry(701))]),
+        "shrunk",
+    );
+    step(
+        &shrunk,
+        next(5_000 * CHUNK, 6, (0..40).map(|k| (k * 100, entry(k)))),
+        "grown",
+    );
     // More leaves than a manifest lists: inner nodes.
     let far = (0..300).map(|k| (k * 500, entry(k)));
     step(&empty, next(160_000 * CHUNK, 7, far), "inner");
@@ -132,8 +160,15 @@ pub fn snapshots() -> Snapshots {
     // The shortest of each kind are enough.
     encoded.sort_by_key(|raw| (raw.len(), raw.clone()));
     let is_inner = |raw: &Vec<u8>| {
-        let at = FrameRef { pack: PackId::of(b""), offset: 0, len: 1 };
-        let reference = verneuil_format::NodeRef { id: NodeId::of(raw), at };
+        let at = FrameRef {
+            pack: PackId::of(b""),
+            offset: 0,
+            len: 1,
+        };
+        let reference = verneuil_format::NodeRef {
+            id: NodeId::of(raw),
+            at,
+        };
         matches!(Node::decode(&reference, raw), Ok(Node::Inner(_)))
     };
     let (inner, leaf): (Vec<_>, Vec<_>) = encoded.into_iter().partition(is_inner);
@@ -159,15 +194,23 @@ pub fn packs() -> Seeds {
         }
         builder.finish().body
     };
-    let noise = blake3::Hasher::new_derive_key("verneuil fuzz").update(b"noise").finalize_xof();
+    let noise = blake3::Hasher::new_derive_key("verneuil fuzz")
+        .update(b"noise")
+        .finalize_xof();
     let mut reader = noise;
     let mut incompressible = vec![0; 1_000];
     reader.fill(&mut incompressible);
     vec![
         ("one", pack(&[content(1, 4_096)])),
         ("noise", pack(&[Bytes::from(incompressible)])),
-        ("full", pack(&(0..64).map(|chunk| content(chunk, 700)).collect::<Vec<_>>())),
-        ("zeros", pack(&[Bytes::from(vec![0; CHUNK as usize]), content(9, 10)])),
+        (
+            "full",
+            pack(&(0..64).map(|chunk| content(chunk, 700)).collect::<Vec<_>>()),
+        ),
+        (
+            "zeros",
+            pack(&[Bytes::from(vec![0; CHUNK as usize]), content(9, 10)]),
+        ),
     ]
 }
 
@@ -207,7 +250,12 @@ impl Bench {
             targets: Vec::new(),
         };
         let database = Database::open(&spool, &path, info);
-        let bench = Self { _dir: dir, spool, file, commits: 0 };
+        let bench = Self {
+            _dir: dir,
+            spool,
+            file,
+            commits: 0,
+        };
         (bench, database)
     }
 
@@ -225,14 +273,21 @@ impl Bench {
     ///
     /// # Panics
     /// When the file can't be written.
-    pub fn transaction(&mut self, writer: &mut Writer, writes: &[(u64, usize, u8)], len: Option<u64>) {
+    pub fn transaction(
+        &mut self,
+        writer: &mut Writer,
+        writes: &[(u64, usize, u8)],
+        len: Option<u64>,
+    ) {
         self.commits += 1;
         let mut page = vec![0; 512];
         page[16..20].copy_from_slice(&[2, 0, 1, 1]);
         page[24..28].copy_from_slice(&self.commits.to_be_bytes());
         writer.begin(&self.file);
         let first = (0, page);
-        let rest = writes.iter().map(|(at, len, byte)| (*at, vec![*byte; *len]));
+        let rest = writes
+            .iter()
+            .map(|(at, len, byte)| (*at, vec![*byte; *len]));
         for (at, bytes) in rest.chain([first]) {
             writer.will_write(at, bytes.len() as u64);
             self.file.write_all_at(&bytes, at).expect("a write");
@@ -266,21 +321,27 @@ pub fn logs() -> Seeds {
         ("one", log(1_024, &[(&[(512, 100, 1)], None)])),
         (
             "several",
-            log(2_048, &[
-                (&[(600, 10, 1)], None),
-                (&[(700, 20, 2), (900, 30, 3)], None),
-                (&[(2_048, 1_000, 4)], Some(3_584)),
-                (&[(1_000, 10, 5)], Some(1_536)),
-                (&[(1_536, 100, 6)], None),
-            ]),
+            log(
+                2_048,
+                &[
+                    (&[(600, 10, 1)], None),
+                    (&[(700, 20, 2), (900, 30, 3)], None),
+                    (&[(2_048, 1_000, 4)], Some(3_584)),
+                    (&[(1_000, 10, 5)], Some(1_536)),
+                    (&[(1_536, 100, 6)], None),
+                ],
+            ),
         ),
         (
             "two_chunks",
-            log(CHUNK - 512, &[
-                (&[(CHUNK - 600, 700, 1)], Some(CHUNK + 1_024)),
-                (&[], Some(CHUNK - 1_024)),
-                (&[(CHUNK, 512, 2)], None),
-            ]),
+            log(
+                CHUNK - 512,
+                &[
+                    (&[(CHUNK - 600, 700, 1)], Some(CHUNK + 1_024)),
+                    (&[], Some(CHUNK - 1_024)),
+                    (&[(CHUNK, 512, 2)], None),
+                ],
+            ),
         ),
     ]
 }
@@ -291,7 +352,10 @@ pub fn configurations() -> Seeds {
     let text = |text: &str| text.as_bytes().to_vec();
     vec![
         ("empty", text("{}")),
-        ("small", text(r#"{"make_default": true, "replication_spooling_dir": "/spool"}"#)),
+        (
+            "small",
+            text(r#"{"make_default": true, "replication_spooling_dir": "/spool"}"#),
+        ),
         ("whole", text(include_str!("whole.json"))),
     ]
 }
@@ -323,8 +387,14 @@ pub fn uris() -> Seeds {
     let text = |text: &str| text.as_bytes().to_vec();
     vec![
         ("plain", text("there.db")),
-        ("parameters", text("there.db?cache=private&psow=0&verneuil_unreplicated=1")),
-        ("escapes", text("sub/%2e%2e/there.db?modeof=sub%2fother.db#fragment")),
+        (
+            "parameters",
+            text("there.db?cache=private&psow=0&verneuil_unreplicated=1"),
+        ),
+        (
+            "escapes",
+            text("sub/%2e%2e/there.db?modeof=sub%2fother.db#fragment"),
+        ),
         ("dots", text("./sub/../sub//.././there.db")),
         ("link", text("link.db?mode=ro&nolock=1")),
         ("nul", text("there.db%00?immutable=1")),

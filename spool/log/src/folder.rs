@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use verneuil_config::TargetConfig;
 
 use crate::chunks::chunk_count;
-use crate::control::{Control, PageIdentity};
+use crate::control::{Control, GENERATION_MAX, PageIdentity};
 use crate::database::DatabaseInfo;
 use crate::error::SpoolError;
 use crate::spool::{
@@ -269,10 +269,12 @@ fn build_control(
     publish: Publish,
 ) -> Result<Control, SpoolError> {
     let path = dir.join(CONTROL_FILE);
-    // Beyond every log that is there: their generations mean nothing to the new page.
+    // Beyond every log that is there: their generations mean nothing to the new page. Those that no page can have are left to the copier,
+    // which removes them.
     let generation = log_generations(dir)?
-        .last()
-        .map_or(1, |last| last.saturating_add(1));
+        .into_iter()
+        .rfind(|generation| *generation < GENERATION_MAX)
+        .map_or(1, |last| last + 1);
     open_private(&dir.join(format!("{LOG_PREFIX}{generation}")), false)?;
     let (file, aside) = create_aside(dir)?;
     let built = Control::build(file, &aside, &identity, generation, chunk_count(file_len))

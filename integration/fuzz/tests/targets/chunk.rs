@@ -2,7 +2,8 @@
 
 use bolero::generator::TypeGenerator;
 use verneuil_format::{
-    ChunkId, ChunkIndex, ChunkView, Entry, FrameRef, Generation, PackId, Patch, PatchedRange, Stored, assemble,
+    ChunkId, ChunkIndex, ChunkView, Entry, FrameRef, Generation, PackId, Patch, PatchedRange,
+    Stored, assemble,
 };
 use verneuil_fuzz::memory::bounded;
 
@@ -65,8 +66,15 @@ fn a_chunk_has_its_id_or_is_an_error() {
                 touched: Generation(1),
                 ranges: ranges(all),
             });
-            let at = FrameRef { pack: PackId([0; 32]), offset: 0, len: 1 };
-            let stored = case.stored.as_ref().map_or(Stored::Zero, |_| Stored::Frame(at));
+            let at = FrameRef {
+                pack: PackId([0; 32]),
+                offset: 0,
+                len: 1,
+            };
+            let stored = case
+                .stored
+                .as_ref()
+                .map_or(Stored::Zero, |_| Stored::Frame(at));
             let view = ChunkView {
                 index: ChunkIndex(3),
                 id,
@@ -76,7 +84,9 @@ fn a_chunk_has_its_id_or_is_an_error() {
             };
             let raw = case.stored.clone().unwrap_or_default();
             let given = raw.len();
-            let made = bounded("assembling a chunk", given, 2, ASSEMBLED_BYTES, || assemble(&view, raw));
+            let made = bounded("assembling a chunk", given, 2, ASSEMBLED_BYTES, || {
+                assemble(&view, raw)
+            });
             match (made, expected.filter(|_| case.right_id)) {
                 (Ok(made), Some(expected)) => assert_eq!(made, expected),
                 (Err(error), None) => crate::says_something(&error),

@@ -32,9 +32,13 @@ fn any_bytes_of_a_control_page_are_used_or_made_anew_and_the_next_commit_is_not_
         fs::write(&aside, &bytes).expect("a page");
         fs::rename(&aside, &page).expect("a page");
 
-        let database = bounded("opening a control page", bytes.len(), 1, OPENED_BYTES, || {
-            Database::open_or_repair(&spool, &folder)
-        })
+        let database = bounded(
+            "opening a control page",
+            bytes.len(),
+            1,
+            OPENED_BYTES,
+            || Database::open_or_repair(&spool, &folder),
+        )
         .expect("a page that works");
         assert_eq!(database.path(), path);
         drop(database.progress().expect("progress").expect("a folder"));
@@ -44,7 +48,10 @@ fn any_bytes_of_a_control_page_are_used_or_made_anew_and_the_next_commit_is_not_
         bounded("a commit", bytes.len(), 1, OPENED_BYTES, || {
             bench.transaction(&mut writer, &[(140_000, 50, 2)], None);
         });
-        let lock = database.lock_copier().expect("a lock").expect("nobody else copies");
+        let lock = database
+            .lock_copier()
+            .expect("a lock")
+            .expect("nobody else copies");
         bounded("a seal", bytes.len(), 1, OPENED_BYTES, || {
             let sealed = lock.seal().expect("a seal");
             let need = lock.claim().expect("a claim");

@@ -66,8 +66,15 @@ fn the_corpus_is_small_and_holds_no_crash() {
     assert!(files.len() > 20);
     for (file, _) in &files {
         let folder = file.parent().unwrap();
-        assert!(folder.ends_with("corpus"), "{} is not part of a corpus", file.display());
+        assert!(
+            folder.ends_with("corpus"),
+            "{} is not part of a corpus",
+            file.display()
+        );
     }
     let total: u64 = files.iter().map(|(_, len)| len).sum();
-    assert!(total <= CORPUS_LEN_MAX_BYTES, "the corpus has {total} bytes");
+    assert!(
+        total <= CORPUS_LEN_MAX_BYTES,
+        "the corpus has {total} bytes"
+    );
 }

@@ -2,7 +2,8 @@
 
 use verneuil_format::limits::{KEY_LEN_MAX_BYTES, SEGMENT_LEN_MAX_BYTES};
 use verneuil_format::{
-    Segment, decode_segment, invert_manifest_key, invert_pack_key, manifest_key, pack_key, path_segment,
+    Segment, decode_segment, invert_manifest_key, invert_pack_key, manifest_key, pack_key,
+    path_segment,
 };
 use verneuil_fuzz::memory::bounded;
 use verneuil_fuzz::{fuzz, script, seeds};
@@ -22,7 +23,10 @@ fn listed(key: &str) {
     for segment in key.split('/') {
         if let Ok(Segment::Plain(name)) = decode_segment(segment) {
             assert_eq!(path_segment(&name), segment, "two spellings");
-            assert!(!name.contains(&b'/') && !name.contains(&0), "{name:?} is not one name");
+            assert!(
+                !name.contains(&b'/') && !name.contains(&0),
+                "{name:?} is not one name"
+            );
         }
     }
 }
@@ -34,14 +38,25 @@ fn named(host: &str, path: &[u8]) {
     let segments: Vec<&str> = key.split('/').collect();
     assert!(segments[0] == "manifests" && segments.len() >= 3);
     for segment in &segments {
-        assert!(!segment.is_empty() && *segment != "." && *segment != "..", "{key}");
+        assert!(
+            !segment.is_empty() && *segment != "." && *segment != "..",
+            "{key}"
+        );
         assert!(segment.len() <= SEGMENT_LEN_MAX_BYTES + 1, "{key}");
-        assert!(segment.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'\\'), "{key}");
+        assert!(
+            segment
+                .bytes()
+                .all(|byte| byte.is_ascii_graphic() && byte != b'\\'),
+            "{key}"
+        );
     }
     assert_eq!(key.matches('@').count(), 1);
     match invert_manifest_key(&key) {
         Some(found) => assert_eq!(found, (host.to_owned(), path.to_owned())),
-        None => assert!(key.contains("%path-") || key.contains("%name-"), "{key} hides no name"),
+        None => assert!(
+            key.contains("%path-") || key.contains("%name-"),
+            "{key} hides no name"
+        ),
     }
 }
 

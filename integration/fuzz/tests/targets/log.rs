@@ -17,19 +17,53 @@ const CHUNK_BYTES: usize = 3 * CHUNK_LEN_BYTES as usize;
 fn check(path: &std::path::Path, bytes: &[u8]) {
     fs::write(path, bytes).expect("a log");
     let len_bytes = bytes.len() as u32;
-    let head = LogHead { generation: 1, len_bytes };
-    let read = bounded("replaying a log", bytes.len(), REPLAYED_FACTOR, REPLAYED_BYTES + SHRUNK_BYTES, || {
-        Replay::read(path, head)
-    });
+    let head = LogHead {
+        generation: 1,
+        len_bytes,
+    };
+    let read = bounded(
+        "replaying a log",
+        bytes.len(),
+        REPLAYED_FACTOR,
+        REPLAYED_BYTES + SHRUNK_BYTES,
+        || Replay::read(path, head),
+    );
     let replay = match read {
         Ok(replay) => replay,
         Err(error) => return crate::says_something(&error),
     };
     // A log that was not sealed whole is not believed in part.
     if !bytes.is_empty() {
-        assert!(Replay::read(path, LogHead { generation: 1, len_bytes: len_bytes - 1 }).is_err());
-        assert!(Replay::read(path, LogHead { generation: 1, len_bytes: len_bytes + 1 }).is_err());
-        assert!(Replay::read(path, LogHead { generation: 2, len_bytes }).is_err());
+        assert!(
+            Replay::read(
+                path,
+                LogHead {
+                    generation: 1,
+                    len_bytes: len_bytes - 1
+                }
+            )
+            .is_err()
+        );
+        assert!(
+            Replay::read(
+                path,
+                LogHead {
+                    generation: 1,
+                    len_bytes: len_bytes + 1
+                }
+            )
+            .is_err()
+        );
+        assert!(
+            Replay::read(
+                path,
+                LogHead {
+                    generation: 2,
+                    len_bytes
+                }
+            )
+            .is_err()
+        );
     }
     let Some(file_len) = replay.file_len() else {
         return assert!(bytes.is_empty() && replay.records() == 0);
@@ -38,7 +72,10 @@ fn check(path: &std::path::Path, bytes: &[u8]) {
         let start = u64::from(chunk) * CHUNK_LEN_BYTES;
         assert!(start < file_len, "chunk {chunk} is beyond the end");
         let expected = (file_len - start).min(CHUNK_LEN_BYTES);
-        let made = bounded("a chunk of a log", 0, 0, CHUNK_BYTES, || replay.bytes(chunk)).expect("a chunk");
+        let made = bounded("a chunk of a log", 0, 0, CHUNK_BYTES, || {
+            replay.bytes(chunk)
+        })
+        .expect("a chunk");
         assert_eq!(made.len() as u64, expected);
         for range in replay.written(chunk) {
             assert!(range.start < range.end && u64::from(range.end) <= CHUNK_LEN_BYTES);

@@ -23,5 +23,8 @@ const MESSAGE_LEN_MAX_BYTES: usize = 400;
 /// An error that a user is shown: not empty, one line, and not as long as the input.
 fn says_something(error: &impl std::fmt::Display) {
     let text = error.to_string();
-    assert!(!text.is_empty() && text.len() <= MESSAGE_LEN_MAX_BYTES && !text.contains('\n'), "{text:?}");
+    assert!(
+        !text.is_empty() && text.len() <= MESSAGE_LEN_MAX_BYTES && !text.contains('\n'),
+        "{text:?}"
+    );
 }

@@ -15,7 +15,9 @@ fn any_bytes_are_a_pack_of_whole_frames_or_an_error() {
     let objects = seeds::bytes_of(&seeds::packs());
     fuzz!("pack", |input: &[u8]| {
         let body = script::object(&objects, input, input.starts_with(b"\x28\xb5\x2f\xfd"));
-        let found = bounded("indexing a pack", body.len(), 0, INDEX_BYTES, || pack_frames(PackId::of(&body), &body));
+        let found = bounded("indexing a pack", body.len(), 0, INDEX_BYTES, || {
+            pack_frames(PackId::of(&body), &body)
+        });
         let frames = match found {
             Ok(frames) => frames,
             Err(error) => return crate::says_something(&error),
@@ -32,7 +34,9 @@ fn any_bytes_are_a_pack_of_whole_frames_or_an_error() {
         for at in &frames {
             let frame = &body[at.offset as usize..(at.offset + at.len) as usize];
             for limit in [CHUNK_LEN_BYTES as usize, NODE_LEN_MAX_BYTES] {
-                let decoded = bounded("decompressing a frame", 0, 0, FRAME_BYTES, || decode_frame(frame, limit));
+                let decoded = bounded("decompressing a frame", 0, 0, FRAME_BYTES, || {
+                    decode_frame(frame, limit)
+                });
                 let Ok(raw) = decoded else { continue };
                 assert!(raw.len() <= limit);
                 // What a frame gives can be put into a pack, and comes back.

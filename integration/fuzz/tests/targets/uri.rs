@@ -14,13 +14,16 @@ fn register() {
     let entry = verneuil_vfs::auto_extension_entry as *const ();
     // SAFETY: the function has the signature of `RawAutoExtension`; only the names of the opaque types behind its pointers differ.
     // SQLite is linked in, so that the table that it is handed stays.
-    unsafe { register_auto_extension(std::mem::transmute::<*const (), RawAutoExtension>(entry)) }.unwrap();
+    unsafe { register_auto_extension(std::mem::transmute::<*const (), RawAutoExtension>(entry)) }
+        .unwrap();
     drop(Connection::open_in_memory().unwrap());
 }
 
 /// What became of a URI: the file that was opened and its only table's row, or SQLite's code.
 fn opened(uri: &str, vfs: &std::ffi::CStr) -> Result<(Option<String>, Option<i64>), i32> {
-    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY
+        | OpenFlags::SQLITE_OPEN_URI
+        | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     match Connection::open_with_flags_and_vfs(uri, flags, vfs) {
         Ok(connection) => {
             let row = connection.query_row("SELECT k FROM t", [], |row| row.get(0));
@@ -33,7 +36,10 @@ fn opened(uri: &str, vfs: &std::ffi::CStr) -> Result<(Option<String>, Option<i64
 }
 
 fn names(folder: &Path) -> Vec<std::ffi::OsString> {
-    let mut names: Vec<_> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    let mut names: Vec<_> = fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name())
+        .collect();
     names.sort();
     names
 }
@@ -46,7 +52,9 @@ fn any_uri_leads_to_the_file_that_sqlite_itself_would_open() {
     fs::create_dir(root.join("sub")).unwrap();
     for (name, row) in [("there.db", 1), ("sub/other.db", 2)] {
         let connection = Connection::open(root.join(name)).unwrap();
-        connection.execute_batch(&format!("CREATE TABLE t(k); INSERT INTO t VALUES({row})")).unwrap();
+        connection
+            .execute_batch(&format!("CREATE TABLE t(k); INSERT INTO t VALUES({row})"))
+            .unwrap();
     }
     std::os::unix::fs::symlink("sub/other.db", root.join("link.db")).unwrap();
     let before = (names(&root), names(&root.join("sub")));
@@ -60,6 +68,10 @@ fn any_uri_leads_to_the_file_that_sqlite_itself_would_open() {
         let uri = format!("file:{}/{}", root.display(), String::from_utf8_lossy(&rest));
         let (ours, theirs) = (opened(&uri, c"verneuil"), opened(&uri, c"unix"));
         assert_eq!(ours, theirs, "{uri:?}");
-        assert_eq!((names(&root), names(&root.join("sub"))), before, "{uri:?} left a file");
+        assert_eq!(
+            (names(&root), names(&root.join("sub"))),
+            before,
+            "{uri:?} left a file"
+        );
     });
 }
