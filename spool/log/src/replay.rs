@@ -15,6 +15,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use crate::chunks::{ChunkSet, chunk_count, chunk_len};
 use crate::control::LogHead;
 use crate::error::SpoolError;
+use crate::private;
 use crate::record::{self, PEEK_LEN_BYTES, Record};
 use crate::spans::Spans;
 
@@ -114,11 +115,7 @@ impl Replay {
     }
 
     fn open(path: &Path) -> Result<Self, SpoolError> {
-        let file = File::options()
-            .read(true)
-            .write(true)
-            .open(path)
-            .map_err(SpoolError::io("open", path))?;
+        let file = private::open("open", path, File::options().read(true).write(true))?;
         OPEN.fetch_add(1, Relaxed);
         let (chunks, touched) = (BTreeMap::new(), ChunkSet::default());
         Ok(Self {
