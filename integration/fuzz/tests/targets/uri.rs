@@ -4,19 +4,20 @@
 use std::fs;
 use std::path::Path;
 
-use rusqlite::auto_extension::{RawAutoExtension, register_auto_extension};
 use rusqlite::{Connection, OpenFlags};
 use verneuil_fuzz::{fuzz, script, seeds};
+use verneuil_tracking::TrackingVfs;
+use verneuil_unix::UnixOptions;
 
-/// Registers the VFSes with the SQLite of this program.
-#[allow(unsafe_code)]
+#[path = "../../../../vfs/abi/tests/common/mod.rs"]
+mod common;
+
+/// Registers `verneuil` with the SQLite of this program.
 fn register() {
-    let entry = verneuil_vfs::auto_extension_entry as *const ();
-    // SAFETY: the function has the signature of `RawAutoExtension`; only the names of the opaque types behind its pointers differ.
-    // SQLite is linked in, so that the table that it is handed stays.
-    unsafe { register_auto_extension(std::mem::transmute::<*const (), RawAutoExtension>(entry)) }
-        .unwrap();
-    drop(Connection::open_in_memory().unwrap());
+    verneuil_abi::register(common::api(), c"verneuil", false, || {
+        TrackingVfs::new(UnixOptions::default(), None)
+    })
+    .unwrap();
 }
 
 /// What became of a URI: the file that was opened and its only table's row, or SQLite's code.
