@@ -5,7 +5,7 @@
 mod common;
 
 use std::fs::{self, Permissions};
-use std::os::unix::fs::{FileExt, PermissionsExt};
+use std::os::unix::fs::{FileExt, PermissionsExt, symlink};
 
 use common::{Bench, CHUNK, Op, info};
 use verneuil_config::SpoolConfig;
@@ -206,6 +206,29 @@ fn a_commit_goes_through_at_the_end_of_the_epochs() {
         assert_eq!(bench.database.trouble(), None);
         assert_eq!(bench.lock().epoch() % 2, 0);
     }
+}
+
+#[test]
+fn a_link_in_the_place_of_the_next_log_or_of_the_lock_is_not_followed() {
+    let mut bench = Bench::new(CHUNK);
+    bench.transaction(&[]);
+    let canary = bench.dir.path().join("canary");
+    fs::write(&canary, b"canary").unwrap();
+    let next = bench.lock().head().generation + 1;
+    let log = bench.control_file().with_file_name(format!("log-{next}"));
+    symlink(&canary, &log).unwrap();
+    let error = bench.lock().seal().unwrap_err().to_string();
+    assert!(error.contains("is a symbolic link"), "{error}");
+    let lock_file = bench.control_file().with_file_name("copier.lock");
+    fs::remove_file(&lock_file).unwrap();
+    symlink(&canary, &lock_file).unwrap();
+    let error = bench.database.lock_copier().unwrap_err().to_string();
+    assert!(error.contains("is a symbolic link"), "{error}");
+    bench.transaction(&[]);
+    assert_eq!(fs::read(&canary).unwrap(), b"canary");
+    fs::remove_file(&lock_file).unwrap();
+    fs::remove_file(&log).unwrap();
+    bench.lock().seal().unwrap();
 }
 
 #[test]

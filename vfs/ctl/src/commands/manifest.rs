@@ -15,24 +15,21 @@ pub fn run(common: &Common, args: &Manifest) -> Result<(), Failure> {
     let config = session::config(common)?;
     let database = Database::find(&config, &args.host, &args.path)?;
     let runtime = session::runtime()?;
-    let (client, raw) = runtime.block_on(async {
+    let (raw, snapshot) = runtime.block_on(async {
         let client = session::client(&config).await?;
         let raw = client
             .raw_manifest(&database.key)
             .await?
             .ok_or_else(|| database.missing())?;
-        Ok::<_, Failure>((client, raw))
+        let snapshot = client.snapshot_of(&raw, &database.key)?;
+        Ok::<_, Failure>((raw, snapshot))
     })?;
-    if !is_json {
-        return match out {
-            Some(path) => output::file(path, |out| out(&raw)),
-            None => output::bytes(&raw),
-        };
-    }
-    let snapshot = client.snapshot_of(&raw, &database.key)?;
-    let decode = |out: output::Sink<'_>| runtime.block_on(decode::json(&snapshot, out));
-    match out {
-        Some(path) => output::file(path, decode),
-        None => output::stream(decode),
+    match (out, is_json) {
+        (Some(path), true) => {
+            output::file(path, |out| runtime.block_on(decode::json(&snapshot, out)))
+        }
+        (Some(path), false) => output::file(path, |out| out(&raw)),
+        (None, true) => output::stream(|out| runtime.block_on(decode::json(&snapshot, out))),
+        (None, false) => output::bytes(&raw),
     }
 }
