@@ -25,6 +25,9 @@ fn replicated() -> Result<(Setup, Canary)> {
     Ok((setup, canary))
 }
 
+/// Where the spool's id is kept meanwhile.
+const ASIDE: &str = "aside";
+
 /// What is in the place of the link.
 fn remove(entry: &Path) -> Result<()> {
     if fs::symlink_metadata(entry)?.is_dir() {
@@ -79,6 +82,9 @@ fn works_on(setup: &Setup, canary: &Canary, entry: &Path, rows: u32) -> Result<(
     );
     // The way out that the message shows.
     fs::remove_file(entry)?;
+    if setup.path(ASIDE).exists() {
+        fs::rename(setup.path(ASIDE), entry)?;
+    }
     let mut writer = setup.writer(Program::Python)?;
     writer.run(&["INSERT INTO t VALUES(4)"])?;
     ensure!(writer.row("PRAGMA verneuil_flush_replication_data")? == "1");
@@ -112,7 +118,12 @@ fn no_symbolic_link_in_the_spool_is_followed() -> Result<()> {
                 })
                 .with_context(|| format!("no {name} in the spool"))?;
             let is_folder = entry.is_dir();
-            remove(&entry)?;
+            if name == "inst" {
+                // The spool's id: without it this host would be another one to the store.
+                fs::rename(&entry, setup.path(ASIDE))?;
+            } else {
+                remove(&entry)?;
+            }
             let target = match (is_dangling, is_folder) {
                 (true, _) => canary.folder.join("new"),
                 (false, true) => canary.folder.clone(),

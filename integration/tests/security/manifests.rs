@@ -265,7 +265,7 @@ fn lies(setup: &Setup) -> Result<Vec<Lie>> {
     })?;
 
     // Protobuf: a length beyond everything, columns longer than any list, messages within messages.
-    lie("long_field", "it is not valid protobuf", 65_536, &|body| {
+    lie("long_field", "is not valid protobuf", 65_536, &|body| {
         body.varint(9 << 3 | 2).varint(u64::MAX >> 1)
     })?;
     lie("long_columns", "the limit is", 65_536, &|body| {
@@ -273,7 +273,7 @@ fn lies(setup: &Setup) -> Result<Vec<Lie>> {
         let overlay = Message::default().bytes(2, &entries.0);
         body.bytes(12, &overlay.0)
     })?;
-    lie("groups", "it is not valid protobuf", 65_536, &|mut body| {
+    lie("groups", "is not valid protobuf", 65_536, &|mut body| {
         // Starts of groups, none of which ends.
         body.0
             .extend(std::iter::repeat_n(0xfb_u8, 200_000).flat_map(|tag| [tag, 0x01]));
