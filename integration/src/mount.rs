@@ -81,6 +81,12 @@ impl Mount {
         &self.point
     }
 
+    /// Process id of the daemon.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.daemon.id()
+    }
+
     /// Where a database of the tests' source host is found.
     #[must_use]
     pub fn replica(&self, database: &Path) -> PathBuf {

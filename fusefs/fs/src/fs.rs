@@ -130,7 +130,7 @@ impl<S: Source> FileSystem<S> {
                 Ok(Found::Sidecar) => reply(Ok(Lookup::Absent { ttl: LONG_TTL })),
                 Ok(Found::Nothing) => reply(Ok(Lookup::Absent { ttl: SHORT_TTL })),
                 Err(error) => {
-                    tracing::error!(directory = %dir, name = %String::from_utf8_lossy(&name), %error, "lookup failed");
+                    tracing::error!(directory = %dir, name = ?String::from_utf8_lossy(&name), %error, "lookup failed");
                     reply(Err(Errno::EIO));
                 }
             }

@@ -39,7 +39,7 @@ impl Notifications {
     pub fn name(&self, parent: u64, name: Vec<u8>) {
         let _ = self.names.send(Box::new(move |kernel| {
             if let Err(error) = kernel.invalidate_name(parent, &name) {
-                tracing::warn!(parent, name = %String::from_utf8_lossy(&name), %error, "the kernel kept a name");
+                tracing::warn!(parent, name = ?String::from_utf8_lossy(&name), %error, "the kernel kept a name");
             }
         }));
     }

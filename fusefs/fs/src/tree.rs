@@ -276,7 +276,11 @@ impl Dir {
 impl std::fmt::Display for Dir {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match &self.host {
-            Some(host) => write!(f, "{host}:{}", String::from_utf8_lossy(&self.path)),
+            // Quoted: names of a store must not move the cursor of whoever reads the log.
+            Some(host) => {
+                let name = format!("{host}:{}", String::from_utf8_lossy(&self.path));
+                write!(f, "{name:?}")
+            }
             None => write!(f, "the list of hosts"),
         }
     }

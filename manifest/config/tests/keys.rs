@@ -232,7 +232,7 @@ fn every_refusal_names_place_key_and_remedy() {
         ),
         (s3_with("\"endpoint\": \"127.0.0.1:9000\""), "is not the URL of a store; give one as in"),
         (s3_with("\"endpoint\": \"http://h:0\""), "is not the URL of a store"),
-        (s3_with("\"endpoint\": \"http://h/?x=1\""), "is not the URL of a store"),
+        (s3_with("\"endpoint\": \"http://h/?x=1\""), "an endpoint has no user, password or parameters"),
         (s3_with("\"prefix\": \"/abs\""), "cannot be a prefix; give up to"),
         (s3_with("\"prefix\": \"a/../b\""), "cannot be a prefix"),
         (s3_with("\"prefix\": \"/\""), "cannot be a prefix"),
@@ -293,11 +293,15 @@ fn only_comments_and_trailing_commas_extend_json() {
 
 #[test]
 fn a_password_in_an_endpoint_is_refused_and_not_repeated() {
-    let error = refusal(&s3_with(
-        "\"endpoint\": \"https://user:hunter2@example.com\"",
-    ));
-    assert!(error.contains("endpoint"), "{error}");
-    assert!(!error.contains("hunter2"), "{error}");
+    for url in [
+        "https://user:hunter2@example.com",
+        "https://example.com/?token=hunter2",
+        "https://example.com/#hunter2",
+    ] {
+        let error = refusal(&s3_with(&format!("\"endpoint\": \"{url}\"")));
+        assert!(error.contains("endpoint"), "{error}");
+        assert!(!error.contains("hunter2"), "{error}");
+    }
 }
 
 #[test]

@@ -94,7 +94,7 @@ impl Node {
     }
 
     /// The raw bytes.
-    pub(crate) fn encode(&self) -> Vec<u8> {
+    pub fn encode(&self) -> Vec<u8> {
         let mut table = PackTableWriter::default();
         let mut node = proto::Node::default();
         match self {

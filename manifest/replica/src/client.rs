@@ -281,12 +281,20 @@ impl Client {
     }
 }
 
-/// What messages call a database.
+/// What messages call a database: its name is what a store says, and must not move the cursor of whoever reads the log.
 pub(crate) fn database_name(manifest: &Manifest) -> String {
     let identity = manifest.identity();
-    format!(
+    let name = format!(
         "{}:{}",
         identity.host,
         String::from_utf8_lossy(&identity.path)
-    )
+    );
+    if !name.contains(char::is_control) {
+        return name;
+    }
+    let plain = |c: char| match c {
+        c if c.is_control() => c.escape_default().to_string(),
+        c => c.to_string(),
+    };
+    name.chars().map(plain).collect()
 }

@@ -11,12 +11,16 @@ use std::sync::atomic::{AtomicU64, fence};
 
 use crate::chunks::{ChunkSet, set_bits};
 use crate::error::SpoolError;
-use crate::map::{Header, Map, SEGMENT_CHUNKS, SEGMENT_WORDS, SEGMENTS_MAX, Segment};
+use crate::map::{CHUNKS_MAX, Header, Map, SEGMENT_CHUNKS, SEGMENT_WORDS, SEGMENTS_MAX, Segment};
 
 /// "VNLCTL" and the version of the layout.
 pub(crate) const MAGIC: u64 = u64::from_le_bytes(*b"VNLCTL\x00\x02");
 /// `last_cc` before the first transaction of ours: equals no change counter.
 pub(crate) const CC_UNKNOWN: u64 = u64::MAX;
+
+/// A page whose generation is beyond this is damaged: at the shortest interval between two publications it would take a year and more without a
+/// reboot, and a page that ran out of numbers would stop its copier for good.
+pub(crate) const GENERATION_MAX: u32 = u32::MAX / 2;
 
 /// Where the next record goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -118,10 +122,8 @@ impl Control {
             ));
         }
         let segments = header.segments.load(Acquire);
-        if segments == 0
-            || segments > SEGMENTS_MAX
-            || LogHead::unpack(header.head.load(Acquire)).generation == 0
-        {
+        let generation = LogHead::unpack(header.head.load(Acquire)).generation;
+        if segments == 0 || segments > SEGMENTS_MAX || !(1..=GENERATION_MAX).contains(&generation) {
             return Err(SpoolError::unusable(path, "is damaged"));
         }
         Self::map_all(map)
@@ -410,7 +412,7 @@ fn segments_for(chunks: u64) -> Result<u32, SpoolError> {
         Ok(segments) if segments <= SEGMENTS_MAX => Ok(segments),
         _ => Err(SpoolError::TooLarge {
             chunks,
-            chunks_max: u64::from(SEGMENTS_MAX) * u64::from(SEGMENT_CHUNKS),
+            chunks_max: CHUNKS_MAX,
         }),
     }
 }

@@ -11,9 +11,10 @@ use serde::{Deserialize, Serialize};
 use verneuil_config::TargetConfig;
 
 use crate::chunks::chunk_count;
-use crate::control::{Control, PageIdentity};
+use crate::control::{Control, GENERATION_MAX, PageIdentity};
 use crate::database::DatabaseInfo;
 use crate::error::SpoolError;
+use crate::private;
 use crate::spool::{
     Publish, Spool, create_aside, decode_path, encode_path, give_name, open_private, publish_file,
 };
@@ -159,12 +160,7 @@ impl Folder {
             return Ok(file);
         }
         let path = self.log_path(generation);
-        let file = Arc::new(
-            File::options()
-                .write(true)
-                .open(&path)
-                .map_err(SpoolError::io("open", &path))?,
-        );
+        let file = Arc::new(private::open("open", &path, File::options().write(true))?);
         let old = logs.advance(OpenLog {
             generation,
             file: file.clone(),
@@ -220,7 +216,7 @@ impl Folder {
 /// What `database.json` in `dir` says.
 pub(crate) fn read_record(dir: &Path) -> Result<(PathBuf, DatabaseInfo), SpoolError> {
     let path = dir.join(RECORD_FILE);
-    let text = fs::read(&path).map_err(SpoolError::io("read", &path))?;
+    let text = private::read(&path)?;
     let record: Record = serde_json::from_slice(&text)
         .map_err(|error| SpoolError::unusable(&path, format!("cannot be read: {error}")))?;
     let database = decode_path(&record.path)
@@ -244,7 +240,7 @@ fn write_record(dir: &Path, database: &Path, info: &DatabaseInfo) -> Result<(), 
     };
     let text = serde_json::to_vec_pretty(&record)
         .map_err(|error| SpoolError::unusable(&path, format!("cannot be written: {error}")))?;
-    if fs::read(&path).is_ok_and(|old| old == text) {
+    if private::read(&path).is_ok_and(|old| old == text) {
         return Ok(());
     }
     publish_file(&path, dir, &text, Publish::Replace)
@@ -252,11 +248,7 @@ fn write_record(dir: &Path, database: &Path, info: &DatabaseInfo) -> Result<(), 
 
 fn open_control(dir: &Path, identity: PageIdentity) -> Result<Control, SpoolError> {
     let path = dir.join(CONTROL_FILE);
-    let file = File::options()
-        .read(true)
-        .write(true)
-        .open(&path)
-        .map_err(SpoolError::io("open", &path))?;
+    let file = private::open("open", &path, File::options().read(true).write(true))?;
     Control::open(file, &path, &identity)
 }
 
@@ -269,10 +261,12 @@ fn build_control(
     publish: Publish,
 ) -> Result<Control, SpoolError> {
     let path = dir.join(CONTROL_FILE);
-    // Beyond every log that is there: their generations mean nothing to the new page.
+    // Beyond every log that is there: their generations mean nothing to the new page. Those that no page can have are left to the copier,
+    // which removes them.
     let generation = log_generations(dir)?
-        .last()
-        .map_or(1, |last| last.saturating_add(1));
+        .into_iter()
+        .rfind(|generation| *generation < GENERATION_MAX)
+        .map_or(1, |last| last + 1);
     open_private(&dir.join(format!("{LOG_PREFIX}{generation}")), false)?;
     let (file, aside) = create_aside(dir)?;
     let built = Control::build(file, &aside, &identity, generation, chunk_count(file_len))

@@ -13,7 +13,7 @@ use crate::chunks::ChunkSet;
 use crate::database::Database;
 use crate::drain::{CopierLock, Need};
 use crate::error::SpoolError;
-use crate::map::{SEGMENT_CHUNKS, SEGMENTS_MAX};
+use crate::map::CHUNKS_MAX;
 use crate::replay::Replay;
 use crate::replays::Replays;
 use crate::target::{Lacks, TargetId, TargetRecord, now_ns};
@@ -88,9 +88,7 @@ impl Ledger {
         let inflight = lock.inflight()?;
         let mut shares = BTreeMap::new();
         for (target, record) in lock.target_records()? {
-            let mut need = record
-                .lacks
-                .to_need(u64::from(SEGMENTS_MAX) * u64::from(SEGMENT_CHUNKS));
+            let mut need = record.lacks.to_need(CHUNKS_MAX);
             need.extend(&inflight);
             shares.insert(target, Share::new(record, need));
         }

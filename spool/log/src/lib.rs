@@ -4,7 +4,7 @@
 //! The protocol between the two is spelled out, with its reasons, in docs/PROTOCOL.md; steps are named here by their numbers
 //! ("writer step 5", "copier step 8").
 //!
-//! - `spool`, `folder`: directories and small files;
+//! - `spool`, `folder`: directories and small files; `private`: how they are opened;
 //! - `map` (the only unsafe code), `control`, `chunks`: the control page;
 //! - `record`, `spans`, `replay`: the change log;
 //! - `database`: what the connections and the copier of a process share;
@@ -25,6 +25,7 @@ mod ledger;
 #[allow(unsafe_code)]
 mod map;
 mod place;
+mod private;
 mod progress;
 mod record;
 mod replay;

@@ -20,6 +20,8 @@ pub(crate) const SEGMENT_CHUNKS: u32 = 4_096;
 pub(crate) const SEGMENT_WORDS: usize = SEGMENT_CHUNKS as usize / 64;
 /// Segments beyond which a database is not replicated: 16 TiB.
 pub(crate) const SEGMENTS_MAX: u32 = TABLE_LEN * TABLE_LEN;
+/// The same in chunks.
+pub(crate) const CHUNKS_MAX: u64 = SEGMENTS_MAX as u64 * SEGMENT_CHUNKS as u64;
 
 const HEADER_LEN_BYTES: u64 = 4_096;
 const SEGMENT_LEN_BYTES: u64 = size_of::<Segment>() as u64;
@@ -220,6 +222,6 @@ fn map_range(file: &File, offset: u64, len: usize) -> std::io::Result<MmapRaw> {
 fn too_large(segment: u32) -> SpoolError {
     SpoolError::TooLarge {
         chunks: u64::from(segment) * u64::from(SEGMENT_CHUNKS),
-        chunks_max: u64::from(SEGMENTS_MAX) * u64::from(SEGMENT_CHUNKS),
+        chunks_max: CHUNKS_MAX,
     }
 }

@@ -78,7 +78,7 @@ impl Folder {
             .find(|generation| *generation < head.generation);
         let logs_len_bytes = generations
             .iter()
-            .filter_map(|generation| std::fs::metadata(self.log_path(*generation)).ok())
+            .filter_map(|generation| std::fs::symlink_metadata(self.log_path(*generation)).ok())
             .map(|meta| meta.len())
             .sum();
         fence(SeqCst);

@@ -14,8 +14,10 @@ use std::ops::Range;
 
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::chunks::{CHUNK_LEN_BYTES, chunk_len};
-use crate::spans::Spans;
+use crate::chunks::{CHUNK_LEN_BYTES, chunk_count, chunk_len};
+use crate::map::CHUNKS_MAX;
+use crate::spans::{SPANS_PER_CHUNK_MAX, Spans};
+use crate::transaction::COPIED_CHUNKS_MAX;
 
 const MAGIC: u32 = u32::from_le_bytes(*b"VNL1");
 const KIND_ROLLBACK_JOURNAL: u16 = 1;
@@ -24,6 +26,12 @@ const FIXED_LEN_BYTES: usize = 80;
 pub(crate) const CHECKSUM_LEN_BYTES: usize = 8;
 const ENTRY_LEN_BYTES: usize = 12;
 const SPAN_LEN_BYTES: usize = 8;
+/// The longest record that a transaction makes, with full images of as many chunks as are copied at all. What claims to be longer is none:
+/// a reader holds a whole record in memory.
+const RECORD_LEN_MAX_BYTES: usize = FIXED_LEN_BYTES
+    + COPIED_CHUNKS_MAX as usize
+        * (ENTRY_LEN_BYTES + SPANS_PER_CHUNK_MAX * SPAN_LEN_BYTES + CHUNK_LEN_BYTES as usize)
+    + CHECKSUM_LEN_BYTES;
 
 /// What a record says about its transaction as a whole.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -138,7 +146,9 @@ pub(crate) fn peek_len(fixed: &[u8]) -> Option<usize> {
     }
     reader.u32()?;
     let len = reader.u32()? as usize;
-    (len >= FIXED_LEN_BYTES + CHECKSUM_LEN_BYTES).then_some(len)
+    (FIXED_LEN_BYTES + CHECKSUM_LEN_BYTES..=RECORD_LEN_MAX_BYTES)
+        .contains(&len)
+        .then_some(len)
 }
 
 /// Bytes that [`peek_len`] needs.
@@ -170,6 +180,10 @@ pub(crate) fn decode(bytes: &[u8], generation: u32, log_offset: u32) -> Option<R
         page_size: reader.u32()?,
     };
     if head.generation != generation || head.log_offset != log_offset {
+        return None;
+    }
+    // Whoever cuts a file off marks its chunks first, and has no room for more than these.
+    if head.file_len < head.file_len_before && chunk_count(head.file_len_before) > CHUNKS_MAX {
         return None;
     }
     reader.at = FIXED_LEN_BYTES;
@@ -268,6 +282,9 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    /// What the fields of the fixed part take of it.
+    const FIXED_LEN_USED_BYTES: usize = 60;
+
     fn sample(log_offset: u32) -> Vec<u8> {
         let head = RecordHead {
             generation: 7,
@@ -342,6 +359,24 @@ mod tests {
     }
 
     #[test]
+    fn what_no_transaction_can_make_is_no_record() {
+        let resealed = |at: usize, with: &[u8]| {
+            let mut bytes = sample(0);
+            bytes[at..at + with.len()].copy_from_slice(with);
+            let end = bytes.len() - CHECKSUM_LEN_BYTES;
+            let checksum = xxh3_64(&bytes[..end]).to_le_bytes();
+            bytes[end..].copy_from_slice(&checksum);
+            bytes
+        };
+        let before = |len: u64| resealed(32, &len.to_le_bytes());
+        assert!(decode(&before(CHUNKS_MAX * CHUNK_LEN_BYTES), 7, 0).is_some());
+        assert!(decode(&before(CHUNKS_MAX * CHUNK_LEN_BYTES + 1), 7, 0).is_none());
+        let len = |len: u32| peek_len(&resealed(8, &len.to_le_bytes()));
+        assert_eq!(len(RECORD_LEN_MAX_BYTES as u32), Some(RECORD_LEN_MAX_BYTES));
+        assert_eq!(len(RECORD_LEN_MAX_BYTES as u32 + 1), None);
+    }
+
+    #[test]
     fn a_record_counts_only_where_it_was_written() {
         let bytes = sample(1_000);
         assert!(decode(&bytes, 8, 1_000).is_none());
@@ -355,6 +390,32 @@ mod tests {
             let at = at % bytes.len();
             bytes[at] ^= flip;
             prop_assert!(decode(&bytes, 7, 0).is_none());
+        }
+
+        #[test]
+        fn a_record_that_decodes_is_the_only_one_of_its_content(at in 0usize..160, to in any::<u8>()) {
+            let mut bytes = sample(0);
+            bytes[at] = to;
+            let end = bytes.len() - CHECKSUM_LEN_BYTES;
+            let checksum = xxh3_64(&bytes[..end]).to_le_bytes();
+            bytes[end..].copy_from_slice(&checksum);
+            let Some(record) = decode(&bytes, 7, 0) else { return Ok(()) };
+            let entries: Vec<NewEntry> = record.entries.iter().map(|entry| NewEntry {
+                chunk: entry.chunk,
+                full_image: entry.full_image,
+                spans: entry.spans.as_slice().to_vec(),
+                image_len: if entry.full_image { chunk_len(record.head.file_len, entry.chunk) } else { 0 },
+            }).collect();
+            let mut again = Vec::new();
+            start(&mut again, &entries);
+            for (_, range) in record.entries.iter().flat_map(|entry| &entry.pieces) {
+                again.extend_from_slice(&bytes[range.start as usize..range.end as usize]);
+            }
+            finish(&mut again, &record.head, &entries);
+            // Some bytes of the fixed part are reserved, and not looked at.
+            again[FIXED_LEN_USED_BYTES..FIXED_LEN_BYTES].copy_from_slice(&bytes[FIXED_LEN_USED_BYTES..FIXED_LEN_BYTES]);
+            let end = again.len() - CHECKSUM_LEN_BYTES;
+            prop_assert_eq!(&again[..end], &bytes[..end]);
         }
 
         #[test]

@@ -15,6 +15,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use crate::chunks::{ChunkSet, chunk_count, chunk_len};
 use crate::control::LogHead;
 use crate::error::SpoolError;
+use crate::private;
 use crate::record::{self, PEEK_LEN_BYTES, Record};
 use crate::spans::Spans;
 
@@ -67,7 +68,7 @@ impl Replay {
     ///
     /// # Errors
     /// When the log is missing, short, or holds anything but whole records: it can't be used then, and every chunk must be read.
-    pub(crate) fn read(path: &Path, head: LogHead) -> Result<Self, SpoolError> {
+    pub fn read(path: &Path, head: LogHead) -> Result<Self, SpoolError> {
         let mut replay = Self::open(path)?;
         replay.len_bytes = u64::from(head.len_bytes);
         let mut buffer = Vec::new();
@@ -114,11 +115,7 @@ impl Replay {
     }
 
     fn open(path: &Path) -> Result<Self, SpoolError> {
-        let file = File::options()
-            .read(true)
-            .write(true)
-            .open(path)
-            .map_err(SpoolError::io("open", path))?;
+        let file = private::open("open", path, File::options().read(true).write(true))?;
         OPEN.fetch_add(1, Relaxed);
         let (chunks, touched) = (BTreeMap::new(), ChunkSet::default());
         Ok(Self {

@@ -7,7 +7,7 @@ use crate::chunks::CHUNK_LEN_BYTES;
 
 /// More spans than this in one chunk are kept as the one span that covers them (128 pages of 512 bytes fit into a chunk, so at most
 /// 64 separate ones: the limit only meets writers of odd sizes).
-const SPANS_PER_CHUNK_MAX: usize = 128;
+pub(crate) const SPANS_PER_CHUNK_MAX: usize = 128;
 
 /// Sorted, disjoint, non-adjacent byte ranges within one chunk.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

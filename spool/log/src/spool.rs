@@ -7,7 +7,7 @@ use std::ffi::OsStr;
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -18,6 +18,7 @@ use verneuil_dbfile::fork::ForkLocal;
 use crate::control::PageIdentity;
 use crate::error::SpoolError;
 use crate::folder::{Folder, folder_name};
+use crate::private;
 
 const INSTANCE_FILE: &str = "instance";
 /// Files that have no name of their own yet.
@@ -26,7 +27,6 @@ const ASIDE_PREFIX: &str = "new-";
 const ASIDE_AGE_MAX: Duration = Duration::from_secs(60);
 const BOOT_PREFIX: &str = "boot-";
 const PRIVATE_DIR: u32 = 0o700;
-const PRIVATE_FILE: u32 = 0o600;
 
 /// The ids of the spools that this process has used, by root: a handful.
 static INSTANCES: ForkLocal<Mutex<HashMap<PathBuf, [u8; 16]>>> = ForkLocal::new(Mutex::default);
@@ -128,7 +128,9 @@ impl Spool {
                 contents.other_boots.push(path);
             }
         }
-        match fs::read_dir(&current) {
+        match private::check_folder(&current)
+            .and_then(|()| fs::read_dir(&current).map_err(SpoolError::io("read", &current)))
+        {
             Ok(entries) => {
                 contents.boot = Some(current.clone());
                 for entry in entries {
@@ -137,8 +139,8 @@ impl Spool {
                         .push(entry.map_err(SpoolError::io("read", &current))?.path());
                 }
             }
-            Err(error) if error.kind() == ErrorKind::NotFound => {}
-            Err(error) => return Err(SpoolError::io("read", &current)(error)),
+            Err(error) if error.is_not_found() => {}
+            Err(error) => return Err(error),
         }
         contents.folders.sort();
         Ok(contents)
@@ -163,9 +165,11 @@ impl Spool {
         create_directory(&self.root, self.permissions, true)?;
         check_owned_directory(&self.root)?;
         let instance_id = self.instance_id()?;
-        create_directory(&self.boot_dir()?, PRIVATE_DIR, false)?;
         let folder = self.folder_of(path)?;
-        create_directory(&folder, PRIVATE_DIR, false)?;
+        for directory in [&self.boot_dir()?, &folder] {
+            create_directory(directory, PRIVATE_DIR, false)?;
+            private::check_folder(directory)?;
+        }
         Ok((
             folder,
             PageIdentity {
@@ -183,6 +187,9 @@ impl Spool {
 
     /// Opens the folder of a database that somebody has created.
     pub(crate) fn open_folder(&self, folder: &Path) -> Result<Folder, SpoolError> {
+        for directory in [&self.boot_dir()?, folder] {
+            private::check_folder(directory)?;
+        }
         let instance_id = self.read_instance_id()?;
         Folder::open_existing(
             folder,
@@ -242,8 +249,8 @@ impl Spool {
 
     fn read_instance_id(&self) -> Result<[u8; 16], SpoolError> {
         let path = self.root.join(INSTANCE_FILE);
-        let text = fs::read_to_string(&path).map_err(SpoolError::io("read", &path))?;
-        from_hex(&text).ok_or_else(|| {
+        let text = private::read(&path)?;
+        from_hex(&String::from_utf8_lossy(&text)).ok_or_else(|| {
             SpoolError::unusable(
                 &path,
                 "holds no instance id; remove the spool to start afresh",
@@ -295,13 +302,9 @@ pub(crate) fn give_name(aside: &Path, path: &Path, publish: Publish) -> Result<b
 /// A new private file with a name of its own.
 pub(crate) fn create_aside(dir: &Path) -> Result<(File, PathBuf), SpoolError> {
     let path = dir.join(format!("{ASIDE_PREFIX}{}", to_hex(&random_bytes()?)));
-    let file = File::options()
-        .read(true)
-        .write(true)
-        .create_new(true)
-        .mode(PRIVATE_FILE)
-        .open(&path)
-        .map_err(SpoolError::io("create", &path))?;
+    let mut options = File::options();
+    let options = options.read(true).write(true).create_new(true);
+    let file = private::open("create", &path, options)?;
     Ok((file, path))
 }
 
@@ -327,14 +330,13 @@ pub(crate) fn remove_asides(dir: &Path) {
 
 /// Opens or creates a private file of the spool.
 pub(crate) fn open_private(path: &Path, truncate: bool) -> Result<File, SpoolError> {
-    File::options()
+    let mut options = File::options();
+    options
         .read(true)
         .write(true)
         .create(true)
-        .truncate(truncate)
-        .mode(PRIVATE_FILE)
-        .open(path)
-        .map_err(SpoolError::io("create", path))
+        .truncate(truncate);
+    private::open("create", path, &mut options)
 }
 
 fn create_directory(path: &Path, mode: u32, recursive: bool) -> Result<(), SpoolError> {
@@ -345,7 +347,7 @@ fn create_directory(path: &Path, mode: u32, recursive: bool) -> Result<(), Spool
     }
 }
 
-/// Refuses a spool of somebody else's: its owner could read the database, and change what is replicated.
+/// Refuses a root of somebody else's.
 fn check_owned_directory(path: &Path) -> Result<(), SpoolError> {
     let meta = fs::metadata(path).map_err(SpoolError::io("open the spool", path))?;
     if !meta.is_dir() {
@@ -354,15 +356,7 @@ fn check_owned_directory(path: &Path) -> Result<(), SpoolError> {
             "is not a directory, and can't be a spool",
         ));
     }
-    let me = nix::unistd::geteuid();
-    if meta.uid() != me.as_raw() {
-        let problem = format!(
-            "belongs to user {}, not to user {me} who runs this; each user needs a spool of its own",
-            meta.uid()
-        );
-        return Err(SpoolError::unusable(path, problem));
-    }
-    Ok(())
+    private::check_owner(path, meta.uid())
 }
 
 fn random_u64() -> Result<u64, SpoolError> {

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::chunks::ChunkSet;
 use crate::drain::Need;
 use crate::error::SpoolError;
+use crate::private;
 use crate::spool::{Publish, publish_file};
 
 const PREFIX: &str = "target-";
@@ -159,13 +160,11 @@ pub(crate) fn read_records(dir: &Path) -> Result<Vec<(TargetId, TargetRecord)>, 
         if path_of(dir, target) != entry.path() {
             continue;
         }
-        let read = fs::read(entry.path())
-            .map_err(SpoolError::io("read", &entry.path()))
-            .and_then(|text| {
-                serde_json::from_slice(&text).map_err(|error| {
-                    SpoolError::unusable(&entry.path(), format!("cannot be read: {error}"))
-                })
-            });
+        let read = private::read(&entry.path()).and_then(|text| {
+            serde_json::from_slice(&text).map_err(|error| {
+                SpoolError::unusable(&entry.path(), format!("cannot be read: {error}"))
+            })
+        });
         let record = read.unwrap_or_else(|error| {
             tracing::warn!(%error, "what a target lacks is not known: the whole database is compared");
             TargetRecord::unknown(0, "")

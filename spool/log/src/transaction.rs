@@ -20,7 +20,7 @@ use crate::spans::{Spans, insert_file_range};
 use crate::writer::Ended;
 
 /// A transaction that touches more chunks than this (64 MiB) is not copied: reading it back would delay the commit and take memory.
-const COPIED_CHUNKS_MAX: u64 = 1_024;
+pub(crate) const COPIED_CHUNKS_MAX: u64 = 1_024;
 
 /// A transaction that is being followed.
 #[derive(Debug)]
@@ -181,7 +181,7 @@ impl Transaction {
         control.set_last_cc(u64::from(header.change_counter));
         control.clear_dirty(&self.mine);
         control.clear_dirty(&self.adopted);
-        control.set_epoch(self.epoch + 1);
+        control.set_epoch(self.epoch.wrapping_add(1));
         Ended::Spooled
     }
 
@@ -227,7 +227,8 @@ fn announce(
         header.db_ino.store(file.ino, SeqCst);
     }
     // Step 3, after that: whoever sees that a writer of ours has begun relies on its having looked.
-    let epoch = before + 1 + before % 2;
+    // Epochs are only ever compared for equality: noise at the end of the numbers begins them again.
+    let epoch = before.wrapping_add(1 + before % 2);
     control.set_writer(database.pid());
     control.set_epoch(epoch);
     Ok((epoch, adopted))

@@ -5,7 +5,7 @@
 mod common;
 
 use std::fs::{self, Permissions};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{FileExt, PermissionsExt, symlink};
 
 use common::{Bench, CHUNK, Op, info};
 use verneuil_config::SpoolConfig;
@@ -157,6 +157,78 @@ fn a_log_that_cannot_be_written_becomes_to_do_and_trouble() {
     bench.transaction(&[]);
     assert_eq!(bench.database.trouble(), None, "replicated again");
     assert!(control.exists());
+}
+
+#[test]
+fn a_control_page_that_has_run_out_of_generations_is_made_anew() {
+    let Bench {
+        dir,
+        spool,
+        file: _file,
+        database,
+        writer,
+        ..
+    } = Bench::new(CHUNK);
+    drop((database, writer));
+    let folder = spool.contents().unwrap().folders.remove(0);
+    for generation in [u32::MAX, u32::MAX / 2 + 1] {
+        // What noise leaves, and the log that its last seal prepared.
+        let head = u64::from(generation) << 32;
+        let page = fs::File::options()
+            .write(true)
+            .open(folder.join("control"))
+            .unwrap();
+        page.write_all_at(&head.to_le_bytes(), 40).unwrap();
+        fs::write(folder.join(format!("log-{generation}")), b"").unwrap();
+        let found = Database::open_or_repair(&spool, &folder).unwrap();
+        let lock = found.lock_copier().unwrap().expect("nobody else copies");
+        assert!(lock.has_todo().unwrap(), "everything is to do");
+        assert!(lock.head().generation < 100);
+        lock.leftover().unwrap();
+        lock.seal().unwrap();
+        assert!(!folder.join(format!("log-{generation}")).exists());
+    }
+    drop(dir);
+}
+
+#[test]
+fn a_commit_goes_through_at_the_end_of_the_epochs() {
+    for last in [u64::MAX, u64::MAX - 1] {
+        let mut bench = Bench::new(CHUNK);
+        bench.transaction(&[]);
+        let page = fs::File::options()
+            .write(true)
+            .open(bench.control_file())
+            .unwrap();
+        page.write_all_at(&last.to_le_bytes(), 56).unwrap();
+        bench.transaction(&[]);
+        bench.transaction(&[]);
+        assert_eq!(bench.database.trouble(), None);
+        assert_eq!(bench.lock().epoch() % 2, 0);
+    }
+}
+
+#[test]
+fn a_link_in_the_place_of_the_next_log_or_of_the_lock_is_not_followed() {
+    let mut bench = Bench::new(CHUNK);
+    bench.transaction(&[]);
+    let canary = bench.dir.path().join("canary");
+    fs::write(&canary, b"canary").unwrap();
+    let next = bench.lock().head().generation + 1;
+    let log = bench.control_file().with_file_name(format!("log-{next}"));
+    symlink(&canary, &log).unwrap();
+    let error = bench.lock().seal().unwrap_err().to_string();
+    assert!(error.contains("is a symbolic link"), "{error}");
+    let lock_file = bench.control_file().with_file_name("copier.lock");
+    fs::remove_file(&lock_file).unwrap();
+    symlink(&canary, &lock_file).unwrap();
+    let error = bench.database.lock_copier().unwrap_err().to_string();
+    assert!(error.contains("is a symbolic link"), "{error}");
+    bench.transaction(&[]);
+    assert_eq!(fs::read(&canary).unwrap(), b"canary");
+    fs::remove_file(&lock_file).unwrap();
+    fs::remove_file(&log).unwrap();
+    bench.lock().seal().unwrap();
 }
 
 #[test]

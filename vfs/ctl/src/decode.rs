@@ -1,12 +1,12 @@
 //! A manifest as JSON, for `verneuilctl manifest --decode`.
 
-use futures::stream::{self, StreamExt, TryStreamExt};
+use futures::stream::{self, StreamExt};
 use serde::Serialize;
 use verneuil_format::{ChunkIndex, ChunkView, Stored, pack_key};
 use verneuil_replica::{ReplicaError, Snapshot};
 
 use crate::failure::Failure;
-use crate::output::printable;
+use crate::output::{Sink, printable};
 use crate::time;
 
 /// Parts of the chunk list that are looked up at the same time, and their length: one node each.
@@ -27,7 +27,6 @@ struct Manifest {
     change_counter: u32,
     source_mtime_ns: i64,
     source_ctime_ns: i64,
-    chunks: Vec<Chunk>,
 }
 
 #[derive(Serialize)]
@@ -57,23 +56,12 @@ struct Patch {
     ranges: Vec<(u32, usize)>,
 }
 
-/// The whole manifest, chunk list included; a chunk that is in no pack is zeros (before its patch).
-pub async fn json(snapshot: &Snapshot) -> Result<Vec<u8>, Failure> {
+/// The whole manifest, chunk list included, piece by piece: a list may be longer than memory. A chunk that is in no pack is zeros (before
+/// its patch).
+pub async fn json(snapshot: &Snapshot, out: Sink<'_>) -> Result<(), Failure> {
     let manifest = snapshot.manifest();
     let (identity, source) = (manifest.identity(), manifest.source());
-    let parts = (0..manifest.chunk_count()).step_by(PART_CHUNKS);
-    let chunks: Vec<Vec<Chunk>> = stream::iter(parts)
-        .map(|start| async move {
-            let end = manifest
-                .chunk_count()
-                .min(start.saturating_add(PART_CHUNKS as u32));
-            let views = snapshot.views(start..end).await?;
-            Ok::<_, ReplicaError>(views.iter().map(chunk).collect())
-        })
-        .buffered(PARTS_MAX)
-        .try_collect()
-        .await?;
-    let decoded = Manifest {
+    let decoded = pretty(&Manifest {
         host: identity.host.clone(),
         path: printable(&identity.path),
         software_version: identity.software_version.clone(),
@@ -90,12 +78,39 @@ pub async fn json(snapshot: &Snapshot) -> Result<Vec<u8>, Failure> {
         change_counter: source.change_counter,
         source_mtime_ns: source.mtime_ns,
         source_ctime_ns: source.ctime_ns,
-        chunks: chunks.into_iter().flatten().collect(),
+    })?;
+    // The chunks become its last field, laid out as the others are.
+    let fields = decoded.trim_end_matches("\n}");
+    out(format!("{fields},\n  \"chunks\": [").as_bytes())?;
+    let parts = (0..manifest.chunk_count()).step_by(PART_CHUNKS);
+    let mut parts = stream::iter(parts)
+        .map(|start| async move {
+            let end = manifest
+                .chunk_count()
+                .min(start.saturating_add(PART_CHUNKS as u32));
+            let views = snapshot.views(start..end).await?;
+            Ok::<Vec<Chunk>, ReplicaError>(views.iter().map(chunk).collect())
+        })
+        .buffered(PARTS_MAX);
+    let mut separator = "\n    ";
+    while let Some(part) = parts.next().await {
+        for chunk in part? {
+            let text = pretty(&chunk)?.replace('\n', "\n    ");
+            out(format!("{separator}{text}").as_bytes())?;
+            separator = ",\n    ";
+        }
+    }
+    let end = if manifest.chunk_count() == 0 {
+        "]\n}\n"
+    } else {
+        "\n  ]\n}\n"
     };
-    let mut text = serde_json::to_vec_pretty(&decoded)
-        .map_err(|error| Failure::Failed(format!("cannot make JSON of the manifest: {error}")))?;
-    text.push(b'\n');
-    Ok(text)
+    out(end.as_bytes())
+}
+
+fn pretty(value: &impl Serialize) -> Result<String, Failure> {
+    serde_json::to_string_pretty(value)
+        .map_err(|error| Failure::Failed(format!("cannot make JSON of the manifest: {error}")))
 }
 
 fn chunk(view: &ChunkView<'_>) -> Chunk {

@@ -1,7 +1,8 @@
 //! Standard output (text, JSON, bytes) and the progress bar, for `commands`.
 
 use std::fmt::Write as _;
-use std::io::{self, IsTerminal, Write};
+use std::fs::File;
+use std::io::{self, BufWriter, IsTerminal, Write};
 use std::path::Path;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -24,26 +25,17 @@ pub fn json(value: &impl Serialize) -> Result<(), Failure> {
     line(&text)
 }
 
-/// Says on stderr what went wrong with one of several things: one line, whatever names it holds.
+/// Says on stderr what went wrong with one of several things: one line of plain text, whatever names it holds and whatever a store has said.
 pub fn report(text: &str) {
-    let line = text.replace(['\n', '\r'], " ");
+    let line = printable(text.replace(['\n', '\r'], " ").as_bytes());
     // Nobody is left to be told if stderr is gone.
     let _ = io::stderr().write_all(format!("verneuilctl: {line}\n").as_bytes());
-}
-
-/// Prints text that ends in a newline.
-pub fn text(text: &[u8]) -> Result<(), Failure> {
-    let mut stdout = io::stdout().lock();
-    stdout
-        .write_all(text)
-        .and_then(|()| stdout.flush())
-        .map_err(Failure::stdout)
 }
 
 /// Prints bytes that are not text, unless they would end up on a screen.
 pub fn bytes(bytes: &[u8]) -> Result<(), Failure> {
     refuse_terminal()?;
-    text(bytes)
+    stream(|out| out(bytes))
 }
 
 /// Binary data garbles a terminal.
@@ -57,8 +49,21 @@ pub fn refuse_terminal() -> Result<(), Failure> {
     Ok(())
 }
 
-/// Writes a small file whole: a temp file beside it, then a rename.
-pub fn file(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
+/// Takes output piece by piece.
+pub type Sink<'a> = &'a mut dyn FnMut(&[u8]) -> Result<(), Failure>;
+
+/// Prints what `make` gives, as it comes.
+pub fn stream(make: impl FnOnce(Sink<'_>) -> Result<(), Failure>) -> Result<(), Failure> {
+    let mut stdout = BufWriter::new(io::stdout().lock());
+    make(&mut |bytes| stdout.write_all(bytes).map_err(Failure::stdout))?;
+    stdout.flush().map_err(Failure::stdout)
+}
+
+/// Writes what `make` gives to a file, whole or not at all: a temp file beside it, then a rename.
+pub fn file(
+    path: &Path,
+    make: impl FnOnce(Sink<'_>) -> Result<(), Failure>,
+) -> Result<(), Failure> {
     let failed = |error: io::Error| {
         Failure::Failed(format!(
             "cannot write {}: {error}; check the path and its permissions",
@@ -67,19 +72,24 @@ pub fn file(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
     };
     // A device or a pipe can't be renamed over.
     if std::fs::metadata(path).is_ok_and(|meta| !meta.is_file()) {
-        return std::fs::write(path, bytes).map_err(failed);
+        let mut out = File::options().write(true).open(path).map_err(failed)?;
+        return make(&mut |bytes| out.write_all(bytes).map_err(failed));
     }
     let directory = match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
     };
-    let mut temp = tempfile::Builder::new()
-        .prefix(".verneuilctl-")
-        .tempfile_in(directory)
-        .map_err(failed)?;
-    temp.write_all(bytes)
-        .and_then(|()| temp.as_file().sync_all())
-        .map_err(failed)?;
+    let mut temp = BufWriter::new(
+        tempfile::Builder::new()
+            .prefix(".verneuilctl-")
+            .tempfile_in(directory)
+            .map_err(failed)?,
+    );
+    make(&mut |bytes| temp.write_all(bytes).map_err(failed))?;
+    let temp = temp
+        .into_inner()
+        .map_err(|error| failed(error.into_error()))?;
+    temp.as_file().sync_all().map_err(failed)?;
     temp.persist(path).map_err(|error| failed(error.error))?;
     Ok(())
 }

@@ -176,15 +176,15 @@ fn endpoint(value: &Value<'_, '_>) -> Result<String> {
         .strip_prefix("https://")
         .or_else(|| url.strip_prefix("http://"));
     let authority = rest.map(|rest| rest.split('/').next().unwrap_or_default());
-    // The text of a URL with a password must not come back in the error.
-    if url.contains('@') {
+    // The text of a URL with a password or a token must not come back in the error.
+    if url.contains(['@', '?', '#']) {
         return Err(value.bad(
-            "an endpoint has no user or password",
+            "an endpoint has no user, password or parameters",
             "remove them: credentials come from the AWS environment or profile",
         ));
     }
     let is_good = authority.is_some_and(is_authority)
-        && !url.contains(|c: char| c.is_whitespace() || c.is_control() || "?#\\\"".contains(c));
+        && !url.contains(|c: char| c.is_whitespace() || c.is_control() || "\\\"".contains(c));
     if !is_good {
         return Err(value.bad(
             format!("{url:?} is not the URL of a store"),

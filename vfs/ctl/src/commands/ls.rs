@@ -165,7 +165,7 @@ async fn describe(client: &Client, host: &str, path: Vec<u8>) -> Database {
     let (head, error): (Option<Head>, Option<String>) = match client.stat(&key).await {
         Ok(Some(head)) => (Some(head), None),
         Ok(None) => (None, Some("it has just been removed".to_owned())),
-        Err(error) => (None, Some(error.to_string())),
+        Err(error) => (None, Some(printable(error.to_string().as_bytes()))),
     };
     Database {
         host: printable(host.as_bytes()),

@@ -14,21 +14,22 @@ pub fn run(common: &Common, args: &Manifest) -> Result<(), Failure> {
     }
     let config = session::config(common)?;
     let database = Database::find(&config, &args.host, &args.path)?;
-    let bytes = session::runtime()?.block_on(async {
+    let runtime = session::runtime()?;
+    let (raw, snapshot) = runtime.block_on(async {
         let client = session::client(&config).await?;
         let raw = client
             .raw_manifest(&database.key)
             .await?
             .ok_or_else(|| database.missing())?;
-        if !is_json {
-            return Ok(raw.to_vec());
-        }
         let snapshot = client.snapshot_of(&raw, &database.key)?;
-        decode::json(&snapshot).await
+        Ok::<_, Failure>((raw, snapshot))
     })?;
-    match out {
-        Some(path) => output::file(path, &bytes),
-        None if is_json => output::text(&bytes),
-        None => output::bytes(&bytes),
+    match (out, is_json) {
+        (Some(path), true) => {
+            output::file(path, |out| runtime.block_on(decode::json(&snapshot, out)))
+        }
+        (Some(path), false) => output::file(path, |out| out(&raw)),
+        (None, true) => output::stream(|out| runtime.block_on(decode::json(&snapshot, out))),
+        (None, false) => output::bytes(&raw),
     }
 }
