@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize};
 use verneuil_config::TargetConfig;
+use verneuil_dbfile::off_standard_streams;
 
 use crate::chunks::chunk_count;
 use crate::control::{Control, PageIdentity};
@@ -163,6 +164,7 @@ impl Folder {
             File::options()
                 .write(true)
                 .open(&path)
+                .and_then(off_standard_streams)
                 .map_err(SpoolError::io("open", &path))?,
         );
         let old = logs.advance(OpenLog {
@@ -256,6 +258,7 @@ fn open_control(dir: &Path, identity: PageIdentity) -> Result<Control, SpoolErro
         .read(true)
         .write(true)
         .open(&path)
+        .and_then(off_standard_streams)
         .map_err(SpoolError::io("open", &path))?;
     Control::open(file, &path, &identity)
 }

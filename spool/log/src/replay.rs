@@ -118,6 +118,7 @@ impl Replay {
             .read(true)
             .write(true)
             .open(path)
+            .and_then(verneuil_dbfile::off_standard_streams)
             .map_err(SpoolError::io("open", path))?;
         OPEN.fetch_add(1, Relaxed);
         let (chunks, touched) = (BTreeMap::new(), ChunkSet::default());

@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use verneuil_config::SpoolConfig;
 use verneuil_dbfile::fork::ForkLocal;
+use verneuil_dbfile::off_standard_streams;
 
 use crate::control::PageIdentity;
 use crate::error::SpoolError;
@@ -301,6 +302,7 @@ pub(crate) fn create_aside(dir: &Path) -> Result<(File, PathBuf), SpoolError> {
         .create_new(true)
         .mode(PRIVATE_FILE)
         .open(&path)
+        .and_then(off_standard_streams)
         .map_err(SpoolError::io("create", &path))?;
     Ok((file, path))
 }
@@ -334,6 +336,7 @@ pub(crate) fn open_private(path: &Path, truncate: bool) -> Result<File, SpoolErr
         .truncate(truncate)
         .mode(PRIVATE_FILE)
         .open(path)
+        .and_then(off_standard_streams)
         .map_err(SpoolError::io("create", path))
 }
 
