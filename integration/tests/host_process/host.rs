@@ -19,7 +19,7 @@ use verneuil_integration::{paths, process};
 use crate::libraries::{self, Sqlite};
 
 /// Longest wait for one answer: longer than a child may live (`CHILD_LIMIT_S` of the programs).
-const ANSWER_LIMIT: Duration = Duration::from_secs(45);
+const ANSWER_LIMIT: Duration = Duration::from_secs(60);
 
 /// What kind of program it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -175,15 +175,20 @@ impl Host {
     /// Has it do something, and gives its answer.
     pub fn ask(&mut self, command: &str) -> Result<String> {
         self.tell(command)?;
+        self.answer().with_context(|| format!("asked {command:?}"))
+    }
+
+    /// The answer to what it was told.
+    pub fn answer(&mut self) -> Result<String> {
         match self.answers.recv_timeout(ANSWER_LIMIT) {
             Ok(answer) => match answer.strip_prefix("ok") {
                 Some(answer) => Ok(answer.trim().to_owned()),
-                None => bail!("{:?}, asked {command:?}: {answer}", self.program),
+                None => bail!("{:?}: {answer}", self.program),
             },
             Err(error) => {
                 process::kill(&mut self.child);
                 bail!(
-                    "{:?}, asked {command:?}, did not answer ({error}): {}",
+                    "{:?} did not answer ({error}): {}",
                     self.program,
                     self.complaints()
                 )

@@ -78,11 +78,6 @@ impl Probe {
         }
         Ok(())
     }
-
-    /// What a descriptor of the standard streams is.
-    pub fn stream(&self, fd: u32) -> &str {
-        &self.0[&format!("descriptor {fd}")]
-    }
 }
 
 fn status_field(status: &str, field: &str) -> Result<String> {
