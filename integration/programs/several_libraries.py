@@ -92,7 +92,7 @@ for library in libraries:
     library.load()
     library.open()
 libraries[0].execute("CREATE TABLE t(who INTEGER, n INTEGER, body BLOB)")
-threads = write_at_once(0, ROWS)
+# Before the threads: a child must not be forked while another thread is inside of SQLite, whose mutexes it would find locked for ever.
 children = []
 for way in ("close", "exit", "_exit"):
     pid = os.fork()
@@ -110,6 +110,7 @@ for way in ("close", "exit", "_exit"):
             sys.exit(0)
         os._exit(3 if failures else 0)
     children.append(pid)
+threads = write_at_once(0, ROWS)
 for thread in threads:
     thread.join()
 codes = [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in children]
