@@ -76,6 +76,15 @@ impl Store {
         })
     }
 
+    /// Makes what the first request to such a store would make once for the whole process; sends nothing. For processes that may fork: a
+    /// fork in the middle of that would leave it half made in the child for ever.
+    pub async fn prepare_process(target: &TargetConfig) {
+        match target {
+            TargetConfig::S3(_) => S3::prepare_process().await,
+            TargetConfig::Directory(_) => {}
+        }
+    }
+
     /// The same store and connections under another limit, for work that somebody waits for.
     pub fn with_pacer(&self, pacer: Arc<Pacer>) -> Self {
         Self {

@@ -3,13 +3,16 @@
 //! Nothing is shared between two destinations, not even a thread: one that hangs in a name lookup or on a dead network file system
 //! delays nobody else.
 
+use std::io;
 use std::sync::Arc;
 use std::sync::mpsc::sync_channel;
 
-use nix::sys::signal::SigSet;
+use nix::sys::signal::{SigSet, SigmaskHow};
 use tokio::runtime::{Builder, Handle};
 use tokio::sync::{OnceCell, Semaphore, oneshot};
 use verneuil_config::{CopierConfig, EXPLICIT_BURST, EXPLICIT_REQUESTS_PER_SECOND, TargetConfig};
+use verneuil_dbfile::fork::Delicate;
+use verneuil_dbfile::occupy_standard_streams;
 use verneuil_store::{Pacer, Store, StoreError};
 
 /// Databases of one process that publish to one target at the same time. Each holds at most some 20 MiB while it does.
@@ -43,7 +46,9 @@ impl Destination {
         target: &TargetConfig,
         config: &CopierConfig,
     ) -> Result<(Self, Threads), String> {
-        let (handle, threads) = start_threads()?;
+        // What the runtime opens must not become the host's standard output.
+        occupy_standard_streams();
+        let (handle, threads) = start_threads(target)?;
         let destination = Self {
             target: target.clone(),
             name: target.describe(),
@@ -69,25 +74,23 @@ impl Destination {
 }
 
 /// Starts a runtime on a thread of its own. All its threads block every signal: those are the application's.
-fn start_threads() -> Result<(Handle, Threads), String> {
+fn start_threads(target: &TargetConfig) -> Result<(Handle, Threads), String> {
     let (stop, stopped) = oneshot::channel::<()>();
     let (started, start) = sync_channel(1);
+    let delicate = Delicate::begin();
+    let target = target.clone();
     let body = move || {
-        // A thread that can't block signals must not run beside somebody else's handlers.
-        let runtime = SigSet::all()
-            .thread_block()
-            .map_err(std::io::Error::from)
-            .and_then(|()| {
-                Builder::new_multi_thread()
-                    .worker_threads(NETWORK_THREADS)
-                    .max_blocking_threads(WORK_THREADS_MAX)
-                    .thread_name("verneuil-copier")
-                    .enable_all()
-                    .build()
-            });
+        let runtime = Builder::new_multi_thread()
+            .worker_threads(NETWORK_THREADS)
+            .max_blocking_threads(WORK_THREADS_MAX)
+            .thread_name("verneuil-copier")
+            .enable_all()
+            .build();
         match runtime {
             Ok(runtime) => {
                 drop(started.send(Ok(runtime.handle().clone())));
+                runtime.block_on(Store::prepare_process(&target));
+                drop(delicate);
                 // Ends when the copier is dropped.
                 drop(runtime.block_on(stopped));
                 runtime.shutdown_background();
@@ -95,12 +98,21 @@ fn start_threads() -> Result<(Handle, Threads), String> {
             Err(error) => drop(started.send(Err(error.to_string()))),
         }
     };
-    std::thread::Builder::new()
-        .name("verneuil-copier".to_owned())
-        .spawn(body)
-        .map_err(|error| error.to_string())?;
+    spawn_deaf(body).map_err(|error| error.to_string())?;
     let handle = start
         .recv()
         .unwrap_or_else(|_| Err("its thread ended".to_owned()))?;
     Ok((handle, Threads(stop)))
+}
+
+/// A thread that blocks every signal from its first instruction on, and so do those that it starts: signals and handlers are the
+/// application's, and run on its threads.
+fn spawn_deaf(body: impl FnOnce() + Send + 'static) -> io::Result<()> {
+    let before = SigSet::all().thread_swap_mask(SigmaskHow::SIG_SETMASK)?;
+    let spawned = std::thread::Builder::new()
+        .name("verneuil-copier".to_owned())
+        .spawn(body);
+    // What arrived meanwhile is handled here, where it would have been.
+    before.thread_set_mask()?;
+    spawned.map(drop)
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio::sync::{Notify, mpsc};
 use tokio::time::{Instant, sleep_until, timeout_at};
+use verneuil_dbfile::occupy_standard_streams;
 use verneuil_format::Identity;
 use verneuil_spool::{Database, Ledger, Spool, TargetId};
 
@@ -118,6 +119,8 @@ impl Lane {
                     }
                 },
             };
+            // A host that becomes a daemon may have closed its standard streams meanwhile: our connections must not take their place.
+            occupy_standard_streams();
             let tried = match request {
                 Some(request) => self.flush(&db, &request).await,
                 None => self.attempt(&db, false).await,

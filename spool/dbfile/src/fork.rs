@@ -7,16 +7,63 @@
 //! Children made by `vfork`, `posix_spawn` or a bare `clone` run no handlers; they are expected to `exec` at once.
 
 use std::ptr;
-use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, Ordering};
 
 use nix::libc;
 
 static GENERATION: AtomicU64 = AtomicU64::new(0);
 static IS_WATCHED: AtomicBool = AtomicBool::new(false);
 
+/// How many [`Delicate`] there are.
+static DELICATE: AtomicU32 = AtomicU32::new(0);
+/// How often a fork looks whether the delicate moment is over, and how many times at most: after a second something has gone wrong, and the
+/// application's fork is what matters.
+const LOOK_PERIOD_NS: i64 = 1_000_000;
+const LOOKS_MAX: u32 = 1_000;
+
+extern "C" fn before_fork() {
+    let mut looks = 0;
+    while DELICATE.load(Ordering::Acquire) != 0 && looks < LOOKS_MAX {
+        let pause = libc::timespec {
+            tv_sec: 0,
+            tv_nsec: LOOK_PERIOD_NS,
+        };
+        // SAFETY: a pause of a length of our own; how much was left of an interrupted one is not asked for.
+        unsafe { libc::nanosleep(&raw const pause, ptr::null_mut()) };
+        looks += 1;
+    }
+}
+
 extern "C" fn in_child() {
     GENERATION.fetch_add(1, Ordering::Relaxed);
+    // Those who were in the middle of something are the parent's threads.
+    DELICATE.store(0, Ordering::Relaxed);
     crate::inherited::reopen_all();
+}
+
+/// While it lives, forks of this process wait (for a second at most): somebody makes what a child would find half made. For short
+/// work that waits for nobody.
+#[derive(Debug)]
+pub struct Delicate {
+    generation: u64,
+}
+
+impl Delicate {
+    /// From now on.
+    pub fn begin() -> Self {
+        // First: the handlers must be there.
+        let generation = generation();
+        DELICATE.fetch_add(1, Ordering::AcqRel);
+        Self { generation }
+    }
+}
+
+impl Drop for Delicate {
+    fn drop(&mut self) {
+        if self.generation == generation() {
+            DELICATE.fetch_sub(1, Ordering::AcqRel);
+        }
+    }
 }
 
 /// A number that differs between a process and each child that it forked after the first call. Whatever was made under another number belongs
@@ -31,10 +78,10 @@ pub fn generation() -> u64 {
 #[cold]
 fn watch() {
     // No `Once`: a fork while another thread is inside of it would leave it unfinished in the child for ever. Two threads that both come here
-    // register the handler twice, and the number grows by two. A failure (no memory) is tried again by the next caller.
-    // SAFETY: registers a function that takes nothing, touches atomics and makes system calls only (which is safe in a forked child of a
-    // process with threads), and stays in memory as long as this code does: glibc forgets the handler if this library is unloaded.
-    let failed = unsafe { libc::pthread_atfork(None, None, Some(in_child)) };
+    // register the handlers twice, and the number grows by two. A failure (no memory) is tried again by the next caller.
+    // SAFETY: registers functions that take nothing, touch atomics and make system calls only (which is safe in a forked child of a
+    // process with threads), and stay in memory as long as this code does: glibc forgets the handlers if this library is unloaded.
+    let failed = unsafe { libc::pthread_atfork(Some(before_fork), None, Some(in_child)) };
     if failed == 0 {
         IS_WATCHED.store(true, Ordering::Release);
     }
@@ -130,6 +177,22 @@ mod tests {
             let child = generation();
             in_a_child(|| generation() != here && generation() != child)
         }));
+    }
+
+    #[test]
+    fn a_fork_waits_for_the_end_of_a_delicate_moment_but_not_for_ever() {
+        use std::time::{Duration, Instant};
+        let moment = Delicate::begin();
+        let end = std::thread::spawn(|| {
+            std::thread::sleep(Duration::from_millis(50));
+            drop(moment);
+        });
+        let begun = Instant::now();
+        assert!(in_a_child(|| DELICATE.load(Ordering::Relaxed) == 0));
+        assert!(begun.elapsed() >= Duration::from_millis(50));
+        end.join().unwrap();
+        let _moment = Delicate::begin();
+        assert!(in_a_child(|| DELICATE.load(Ordering::Relaxed) == 0));
     }
 
     #[test]

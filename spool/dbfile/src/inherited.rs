@@ -1,11 +1,14 @@
 //! Descriptors that a forked child gets from its parent, opened anew before the child does anything else: called by the handler of `fork`, told
-//! by `pool` which ones there are.
+//! by `pool`, and by whoever makes an [`Unshared`], which ones there are.
 //!
 //! A descriptor and its inherited copy are one open file, and OFD locks last until the last copy is closed. A parent that is killed in the
 //! midst of a transaction would leave its locks to children that know nothing of them. So the child replaces each copy, under its
 //! number, by a fresh one of the same file, without locks.
 
 use std::ffi::{c_char, c_int};
+use std::fs::File;
+use std::ops::Deref;
+use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use nix::libc;
@@ -33,6 +36,35 @@ pub(crate) fn note(fd: c_int) {
 pub(crate) fn forget(fd: c_int) {
     if let Some((word, bit)) = place_of(fd) {
         word.fetch_and(!bit, Ordering::Relaxed);
+    }
+}
+
+/// A file whose locks end with this process: a forked child gets a descriptor of the same file without them. For lock files; a database's
+/// descriptors are the pool's.
+#[derive(Debug)]
+pub struct Unshared(File);
+
+impl Unshared {
+    /// Before any lock is taken through it.
+    pub fn new(file: File) -> Self {
+        // The handler must be there.
+        crate::fork::generation();
+        note(file.as_raw_fd());
+        Self(file)
+    }
+}
+
+impl Deref for Unshared {
+    type Target = File;
+
+    fn deref(&self) -> &File {
+        &self.0
+    }
+}
+
+impl Drop for Unshared {
+    fn drop(&mut self) {
+        forget(self.0.as_raw_fd());
     }
 }
 
@@ -92,7 +124,50 @@ fn proc_path(fd: usize) -> [c_char; 24] {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
+
     use super::*;
+
+    #[test]
+    fn a_child_has_no_part_in_the_lock_of_a_file_that_is_not_shared() {
+        use nix::sys::wait::waitpid;
+        use nix::unistd::{ForkResult, fork};
+        use std::io::Read;
+        use std::os::unix::net::UnixStream;
+        let path = std::env::temp_dir().join(format!("verneuil-unshared-{}", std::process::id()));
+        let create = || {
+            File::options()
+                .write(true)
+                .create(true)
+                .truncate(false)
+                .open(&path)
+        };
+        let held = Unshared::new(create().unwrap());
+        held.try_lock().unwrap();
+        let (here, mut there) = UnixStream::pair().unwrap();
+        // SAFETY: the child makes system calls only, and leaves by `_exit`.
+        match unsafe { fork() }.unwrap() {
+            ForkResult::Child => {
+                drop(here);
+                // Lives until its parent hangs up.
+                let status = i32::from(there.read(&mut [0]).is_err());
+                // SAFETY: ends the process.
+                unsafe { libc::_exit(status) }
+            }
+            ForkResult::Parent { child } => {
+                drop(there);
+                // As if the parent were killed: closed without an unlock.
+                let other = create().unwrap();
+                assert!(other.try_lock().is_err());
+                drop(held);
+                let free = other.try_lock();
+                drop(here);
+                waitpid(child, None).unwrap();
+                std::fs::remove_file(&path).unwrap();
+                free.unwrap();
+            }
+        }
+    }
 
     #[test]
     fn paths_of_descriptors_are_spelled_out() {

@@ -15,9 +15,12 @@ mod inherited;
 mod journal;
 mod locks;
 mod pool;
+mod streams;
 
 pub use fork::ForkLocal;
 pub use header::{Header, read_header};
+pub use inherited::Unshared;
 pub use journal::{Journal, journal_is_hot, journal_path, journal_state};
 pub use locks::{LockBytes, LockState, probe_any_lock, probe_locks};
 pub use pool::{FileId, Pooled, adopt, open, open_again, waiting_count};
+pub use streams::{occupy_standard_streams, off_standard_streams};

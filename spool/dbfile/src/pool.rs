@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io;
 use std::ops::{Bound, Deref};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -15,6 +15,7 @@ use nix::sys::stat::Mode;
 use crate::fork::{ForkLocal, generation};
 use crate::inherited;
 use crate::locks::probe_any_lock;
+use crate::streams::off_standard_streams;
 
 /// Which file a descriptor refers to, whatever its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -258,23 +259,4 @@ fn take_of(pool: &mut Waiting, id: FileId, access: OFlag) -> Option<Pooled> {
 fn access_mode(file: &File) -> Option<OFlag> {
     let flags = fcntl(file, FcntlArg::F_GETFL).ok()?;
     Some(OFlag::from_bits_truncate(flags) & OFlag::O_ACCMODE)
-}
-
-/// A database on descriptor 0, 1 or 2 would be overwritten by the next stray `printf`: moves it up and leaves /dev/null in its place.
-fn off_standard_streams(file: File) -> io::Result<File> {
-    let low = file.as_raw_fd();
-    if low > 2 {
-        return Ok(file);
-    }
-    let null = File::options().read(true).write(true).open("/dev/null")?;
-    // Duplicates are made at descriptor 3 or above.
-    let high = file.try_clone()?;
-    match low {
-        0 => nix::unistd::dup2_stdin(&null)?,
-        1 => nix::unistd::dup2_stdout(&null)?,
-        _ => nix::unistd::dup2_stderr(&null)?,
-    }
-    // The number now belongs to /dev/null, for good.
-    let _ = file.into_raw_fd();
-    Ok(high)
 }

@@ -1,10 +1,12 @@
 //! The copier's side of the protocol: what it may do to the control page and the logs while it holds the database's lock file. Driven step by
 //! step by `verneuil-copier`.
 
-use std::fs::{File, TryLockError};
+use std::fs::TryLockError;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Release, SeqCst};
 use std::sync::atomic::fence;
+
+use verneuil_dbfile::Unshared;
 
 use crate::chunks::ChunkSet;
 use crate::control::LogHead;
@@ -76,12 +78,12 @@ pub struct Sealed {
 #[derive(Debug)]
 pub struct CopierLock {
     folder: Arc<Folder>,
-    lock: File,
+    lock: Unshared,
 }
 
 impl Drop for CopierLock {
     fn drop(&mut self) {
-        // Closing alone would leave the lock to a child that was forked meanwhile and has inherited the descriptor.
+        // Closing alone would leave the lock to a child that was forked meanwhile and could not open the file anew.
         if let Err(error) = self.lock.unlock() {
             tracing::debug!(%error, "the copier's lock goes when its descriptor is closed");
         }
@@ -104,7 +106,7 @@ impl Database {
             }
         }
         let path = folder.lock_path();
-        let lock = open_private(&path, false)?;
+        let lock = Unshared::new(open_private(&path, false)?);
         match lock.try_lock() {
             Ok(()) => Ok(Some(CopierLock { folder, lock })),
             Err(TryLockError::WouldBlock) => Ok(None),

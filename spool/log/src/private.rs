@@ -8,6 +8,7 @@ use std::path::Path;
 
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
+use verneuil_dbfile::off_standard_streams;
 
 use crate::error::SpoolError;
 
@@ -33,6 +34,7 @@ pub(crate) fn open(
         .mode(PRIVATE_FILE)
         .custom_flags(flags.bits())
         .open(path)
+        .and_then(off_standard_streams)
         .map_err(|error| {
             if error.raw_os_error() == Some(Errno::ELOOP as i32) {
                 SpoolError::unusable(path, IS_LINK)

@@ -7,6 +7,7 @@ use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use verneuil_abi::{Code, random_u64};
+use verneuil_dbfile::off_standard_streams;
 
 /// How often a name that turns out to be taken is replaced by another; with 64 random bits, once is a miracle.
 const ATTEMPTS: u32 = 10;
@@ -65,8 +66,10 @@ impl TemporaryFiles {
             .custom_flags(nix::libc::O_TMPFILE | nix::libc::O_EXCL)
             .mode(0o600)
             .open(&directory);
+        let is_open =
+            |file| off_standard_streams(file).map_err(|error| (Code::CANTOPEN, Some(error)));
         if let Ok(file) = anonymous {
-            return Ok(file);
+            return is_open(file);
         }
         // Not every file system knows O_TMPFILE.
         let path = self.fresh_path().map_err(|code| (code, None))?;
@@ -79,7 +82,7 @@ impl TemporaryFiles {
             .open(&path)
             .map_err(|error| (Code::CANTOPEN, Some(error)))?;
         let _ = fs::remove_file(&path);
-        Ok(file)
+        is_open(file)
     }
 }
 

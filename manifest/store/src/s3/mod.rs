@@ -5,9 +5,11 @@
 //! requires them, since compatible stores refuse the newer ones: packs and manifests carry their
 //! own BLAKE3.
 //!
-//! - `fault`: what an answer means for the caller.
+//! - `fault`: what an answer means for the caller;
+//! - `rehearsal`: what the first request would do for the whole process.
 
 mod fault;
+mod rehearsal;
 
 use crate::{
     Condition, ETag, ErrorKind, GetOptions, Got, ListPage, Listed, Meta, OBJECT_LEN_MAX_BYTES,
@@ -43,6 +45,10 @@ pub(crate) struct S3 {
 }
 
 impl S3 {
+    pub(crate) async fn prepare_process() {
+        rehearsal::rehearse().await;
+    }
+
     pub(crate) async fn open(config: &S3Config) -> Result<Self, StoreError> {
         let mut loader = aws_config::defaults(BehaviorVersion::latest())
             .region(Region::new(config.region.clone()));
