@@ -5,5 +5,8 @@
 // The interposer knows the registers of this architecture.
 #![cfg(target_arch = "x86_64")]
 
+mod copier_points;
 mod interposer;
+mod scene;
 mod spool_faults;
+mod writer_points;
