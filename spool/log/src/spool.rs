@@ -4,7 +4,7 @@
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
-use std::fs::{self, DirBuilder, File};
+use std::fs::{self, DirBuilder, File, TryLockError};
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
@@ -226,6 +226,10 @@ impl Spool {
                 let known = remembered().get(&self.root).copied();
                 self.make_instance_id(known)?
             }
+            Err(SpoolError::Unusable { .. }) => {
+                let known = remembered().get(&self.root).copied();
+                self.replace_instance_id(known)?
+            }
             other => other?,
         };
         remembered().insert(self.root.clone(), id);
@@ -240,13 +244,35 @@ impl Spool {
         self.read_instance_id()
     }
 
+    /// The file holds no id: a power loss leaves it empty, for nothing in the spool is synced. Whatever refers to the id that it held is of
+    /// another boot, or finds out that it is another spool's.
+    fn replace_instance_id(&self, known: Option<[u8; 16]>) -> Result<[u8; 16], SpoolError> {
+        let lock = File::open(&self.root).map_err(SpoolError::io("open", &self.root))?;
+        // One at a time, or each of two would go on with its own. Nobody waits in here; whoever comes too early tries again later.
+        lock.try_lock().map_err(|error| {
+            SpoolError::io("lock", &self.root)(match error {
+                TryLockError::WouldBlock => io::Error::from(ErrorKind::WouldBlock),
+                TryLockError::Error(error) => error,
+            })
+        })?;
+        match self.read_instance_id() {
+            Err(SpoolError::Unusable { .. }) => {}
+            other => return other,
+        }
+        tracing::warn!(spool = %self.root.display(), "the spool has lost its instance id and gets a new one");
+        let id = known.map_or_else(random_bytes, Ok)?;
+        let path = self.root.join(INSTANCE_FILE);
+        publish_file(&path, &self.root, to_hex(&id).as_bytes(), Publish::Replace)?;
+        Ok(id)
+    }
+
     fn read_instance_id(&self) -> Result<[u8; 16], SpoolError> {
         let path = self.root.join(INSTANCE_FILE);
-        let text = fs::read_to_string(&path).map_err(SpoolError::io("read", &path))?;
-        from_hex(&text).ok_or_else(|| {
+        let text = fs::read(&path).map_err(SpoolError::io("read", &path))?;
+        from_hex(&String::from_utf8_lossy(&text)).ok_or_else(|| {
             SpoolError::unusable(
                 &path,
-                "holds no instance id; remove the spool to start afresh",
+                "holds no instance id; the next connection with the verneuil VFS gives it one",
             )
         })
     }
