@@ -120,9 +120,7 @@ fn prepare(setup: &Setup, scene: Scene) -> Result<Vec<String>> {
 fn fault(setup: &Setup, program: &'static str, at: usize, action: Action) -> Fault {
     Fault {
         program,
-        files: ["spool", "store", "source/"]
-            .map(|name| setup.path(name))
-            .to_vec(),
+        files: ["spool", "store"].map(|name| setup.path(name)).to_vec(),
         is_marked: false,
         at,
         action,
@@ -195,7 +193,7 @@ fn run(setup: &Setup, config: &Value, arguments: &[&str], fault: &Fault) -> Resu
 
 fn died_or_did_well(fault: &Fault, status: std::process::ExitStatus, said: &str) -> Result<()> {
     let died = status.signal() == Some(Signal::SIGKILL as i32);
-    let is_due = fault.action == Action::Kill && fault.calls()?.len() >= fault.at;
+    let is_due = fault.action == Action::Kill && fault.has_happened()?;
     ensure!(
         if is_due { died } else { status.success() },
         "{status}: {said}"
@@ -220,7 +218,7 @@ fn copy(setup: &Setup, config: &Value, fault: &Fault) -> Result<()> {
             (last, since) = (now, Instant::now());
         } else if now > 0 && since.elapsed() > IDLE {
             // It may die just now.
-            drop(kill(Pid::from_raw(child.id().try_into()?), Signal::SIGTERM));
+            let _ = kill(Pid::from_raw(child.id().try_into()?), Signal::SIGTERM);
             break;
         }
         std::thread::sleep(Duration::from_millis(2));
@@ -234,7 +232,7 @@ fn each(
     what: &str,
     scene: Scene,
     program: &'static str,
-    act: impl Fn(&Setup, &Fault) -> Result<()>,
+    act: impl Fn(&Setup, &Fault) -> Result<()> + Sync,
 ) -> Result<()> {
     let setup = Setup::new(Kind::Directory)?;
     prepare(&setup, scene)?;
@@ -253,6 +251,7 @@ fn each(
         all_is_well(&setup, scene, &legal)?;
         next.close().map(drop)
     })
+    .map(drop)
 }
 
 fn flushes(scene: Scene) -> Result<()> {
@@ -293,10 +292,8 @@ fn a_copier_process_killed_at_any_call_publishes_committed_states_only() -> Resu
 fn an_application_killed_at_any_call_of_its_copier_publishes_committed_states_only() -> Result<()> {
     let _limit = watchdog::limit("copier_points", 400);
     each("in process", Scene::Log, WRITER, |setup, fault| {
-        let files = ["spool", "store"].map(|name| setup.path(name)).to_vec();
         let fault = Fault {
             is_marked: true,
-            files,
             ..fault.clone()
         };
         let mut writer = session(
@@ -310,7 +307,7 @@ fn an_application_killed_at_any_call_of_its_copier_publishes_committed_states_on
             "PRAGMA verneuil_flush_replication_data",
         ]);
         let lives = lives.and_then(|()| writer.run(&[".mark disarm"]));
-        let is_due = fault.action == Action::Kill && fault.calls()?.len() >= fault.at;
+        let is_due = fault.action == Action::Kill && fault.has_happened()?;
         ensure!(lives.is_ok() != is_due, "{lives:?}");
         Ok(())
     })

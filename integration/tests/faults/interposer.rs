@@ -115,6 +115,13 @@ impl Fault {
             .collect())
     }
 
+    /// Whether the program came to the call that is meant.
+    pub fn has_happened(&self) -> Result<bool> {
+        let mark = format!("{} ", self.at);
+        let text = std::fs::read_to_string(&self.log)?;
+        Ok(text.lines().any(|line| line.starts_with(&mark)))
+    }
+
     /// The calls that were counted, in order; the one that it happened to is among them.
     pub fn calls(&self) -> Result<Vec<Call>> {
         let text = std::fs::read_to_string(&self.log)

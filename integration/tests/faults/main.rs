@@ -7,6 +7,8 @@
 
 mod copier_points;
 mod interposer;
+mod power_loss;
+mod restore_points;
 mod scene;
 mod spool_faults;
 mod writer_points;

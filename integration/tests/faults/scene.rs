@@ -1,8 +1,9 @@
 //! What the modules of crash points share: committed states as stock SQLite leaves them, and what has to hold after a death.
 
 use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OpenFlags};
 use verneuil_integration::process::Finished;
@@ -155,20 +156,39 @@ pub fn restore_arguments(setup: &Setup, out: &Path) -> Vec<String> {
     arguments
 }
 
-/// Tries every point, and tells all that fail.
-pub fn each_point(
+/// How many points are tried at once: a death waits for disks and processes more than it computes.
+const WORKERS: usize = 2;
+
+/// Calls `point` with each number from 1 to `calls`; gives what it answered, and tells all failures at once: one must not hide the others.
+pub fn each_point<T: Send>(
     what: &str,
     calls: usize,
-    mut point: impl FnMut(usize) -> Result<()>,
-) -> Result<()> {
-    let mut failures = Vec::new();
-    for at in 1..=calls {
-        if let Err(error) = point(at) {
-            failures.push(format!(
-                "{what}, killed before call {at} of {calls}: {error:#}"
-            ));
+    point: impl Fn(usize) -> Result<T> + Sync,
+) -> Result<Vec<T>> {
+    let next = AtomicUsize::new(1);
+    let work = || {
+        let (mut answers, mut failures) = (Vec::new(), Vec::new());
+        loop {
+            let at = next.fetch_add(1, Ordering::SeqCst);
+            if at > calls {
+                return (answers, failures);
+            }
+            match point(at) {
+                Ok(answer) => answers.push(answer),
+                Err(error) => failures.push(format!("{what}, point {at} of {calls}: {error:#}")),
+            }
         }
-    }
+    };
+    let (mut answers, mut failures) = (Vec::new(), Vec::new());
+    std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..WORKERS).map(|_| scope.spawn(work)).collect();
+        for worker in workers {
+            let (answered, failed) = worker.join().map_err(|_| anyhow!("a worker panicked"))?;
+            answers.extend(answered);
+            failures.extend(failed);
+        }
+        Ok::<_, anyhow::Error>(())
+    })?;
     eprintln!("{what}: {calls} points");
     ensure!(
         failures.is_empty(),
@@ -176,5 +196,5 @@ pub fn each_point(
         failures.len(),
         failures.join("\n")
     );
-    Ok(())
+    Ok(answers)
 }

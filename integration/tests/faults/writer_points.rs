@@ -270,14 +270,12 @@ fn every_point(case: &Case) -> Result<()> {
         }
         next.close().map(drop)
     })
+    .map(drop)
 }
 
 fn cases(group: usize) -> Result<()> {
     let _limit = watchdog::limit("writer_points", 300);
-    for case in CASES[group] {
-        every_point(case)?;
-    }
-    Ok(())
+    CASES[group].iter().try_for_each(every_point)
 }
 
 #[test]
