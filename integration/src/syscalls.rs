@@ -97,6 +97,12 @@ impl Trace {
         })
     }
 
+    /// All calls of all threads.
+    #[must_use]
+    pub fn calls(&self) -> &[Call] {
+        &self.calls
+    }
+
     /// The calls between two marks on the thread that left them, the marks excluded.
     ///
     /// # Errors

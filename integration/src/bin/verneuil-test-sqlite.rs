@@ -80,6 +80,13 @@ fn session(connection: &Connection) -> Result<()> {
         if let Some(text) = line.strip_prefix(".print ") {
             writeln!(out, "{text}")?;
             out.flush()?;
+        } else if let Some(name) = line.strip_prefix(".mark ") {
+            mark(name);
+        } else if let Some(sql) = line.strip_prefix(".try ") {
+            // Its failure is an answer, and ends nothing.
+            if let Err(error) = execute(connection, sql, &mut out) {
+                writeln!(out, "error: {}", format!("{error:#}").replace('\n', " "))?;
+            }
         } else if !line.trim().is_empty() {
             execute(connection, &line, &mut out)?;
         }

@@ -2,15 +2,19 @@
 //! caches of [`crate::frames`]: it reads everything once, and would only evict what readers need.
 
 use std::collections::HashMap;
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, Write};
 use std::ops::Range;
-use std::os::unix::fs::FileExt;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::stream::{StreamExt, TryStreamExt};
+use nix::fcntl::OFlag;
 use verneuil_format::limits::LEAF_ENTRIES;
 use verneuil_format::{ChunkIndex, ChunkView, FormatError, FrameRef, Patch, assemble};
 
@@ -28,6 +32,8 @@ const PART_CHUNKS: u32 = 64;
 const PARTS_AHEAD: usize = 8;
 /// Nodes of the chunk list fetched at the same time.
 const NODE_READS_MAX: usize = 8;
+/// A temporary file that was written to more recently may be one that is about to be locked.
+const TEMP_AGE_MIN: Duration = Duration::from_secs(60);
 
 /// A chunk to be made out of stored bytes; owns what a blocking task needs.
 struct Piece {
@@ -209,18 +215,22 @@ pub async fn restore_to_path(
         Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
         _ => PathBuf::from("."),
     };
-    let mut prefix = std::ffi::OsString::from(".");
+    let mut prefix = OsString::from(".");
     prefix.push(name);
     prefix.push(".restore-");
-    let temp = tempfile::Builder::new()
+    if prefix.len() > 200 {
         // A name of full length has no room for more.
-        .prefix(if prefix.len() > 200 {
-            ".restore-".as_ref()
-        } else {
-            prefix.as_os_str()
-        })
+        prefix = OsString::from(".restore-");
+    }
+    sweep(&directory, &prefix);
+    let temp = tempfile::Builder::new()
+        .prefix(&prefix)
         .tempfile_in(&directory)
         .map_err(output("create a temporary file beside"))?;
+    // Tells that somebody is at it, for as long as it is open. Where files can't be locked, nothing is swept either.
+    if let Err(error) = temp.as_file().try_lock() {
+        tracing::debug!(%error, "the temporary file is not locked");
+    }
     let file = Arc::new(temp.as_file().try_clone().map_err(output("write"))?);
     restore_to_file(snapshot, file, &target, progress).await?;
     temp.as_file().sync_all().map_err(output("sync"))?;
@@ -314,6 +324,33 @@ async fn part_bytes(snapshot: &Snapshot, part: Range<u32>) -> Result<Vec<u8>, Re
 
 fn frame_error(snapshot: &Snapshot, piece: &Piece, error: &Arc<FrameError>) -> ReplicaError {
     snapshot.chunk_error(&piece.view(), DataError::Frame(Arc::clone(error)))
+}
+
+/// Removes the temporary files of restores that were killed, as far as it can: those that nobody holds locked.
+fn sweep(directory: &Path, prefix: &OsStr) {
+    let entries = std::fs::read_dir(directory).into_iter().flatten();
+    for entry in entries.flatten() {
+        if !entry.file_name().as_bytes().starts_with(prefix.as_bytes()) {
+            continue;
+        }
+        let path = entry.path();
+        let removed = (|| {
+            let age = entry.metadata()?.modified()?.elapsed();
+            // A clock that was set back makes it young.
+            if age.unwrap_or_default() < TEMP_AGE_MIN {
+                return Ok(());
+            }
+            let file = File::options()
+                .read(true)
+                .custom_flags(OFlag::O_NOFOLLOW.bits() | OFlag::O_NONBLOCK.bits())
+                .open(&path)?;
+            file.try_lock()?;
+            std::fs::remove_file(&path)
+        })();
+        if let Err(error) = removed {
+            tracing::debug!(path = %path.display(), %error, "a temporary file of another restore stays");
+        }
+    }
 }
 
 /// A database that sqlite would open with somebody else's journal is worse than none.

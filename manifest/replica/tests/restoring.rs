@@ -165,3 +165,40 @@ async fn a_file_with_a_journal_and_what_is_no_file_are_not_replaced() {
             .is_err()
     );
 }
+
+#[tokio::test]
+async fn what_killed_restores_left_is_removed_and_what_living_ones_write_is_not() {
+    let world = World::new().await;
+    let source = published(&world, 37).await;
+    let out_dir = world.dir.path().join("out");
+    std::fs::create_dir(&out_dir).expect("mkdir");
+    let out = out_dir.join("copy.db");
+    let old = std::time::SystemTime::now() - std::time::Duration::from_secs(3_600);
+    let make = |name: &str, is_old: bool| {
+        let file = std::fs::File::create(out_dir.join(name)).expect("create");
+        if is_old {
+            file.set_modified(old).expect("set the time");
+        }
+        file
+    };
+    drop(make(".copy.db.restore-dead", true));
+    drop(make(".other.db.restore-dead", true));
+    drop(make(".copy.db.restore-young", false));
+    let living = make(".copy.db.restore-living", true);
+    living.try_lock().expect("lock");
+    std::os::unix::fs::symlink("elsewhere", out_dir.join(".copy.db.restore-link")).expect("link");
+    let snapshot = load(&world.client(ClientConfig::default()), &source.key).await;
+    restore_to_path(&snapshot, &out, &|_, _| {})
+        .await
+        .expect("restore");
+    assert_eq!(
+        names(&out_dir),
+        [
+            ".copy.db.restore-link",
+            ".copy.db.restore-living",
+            ".copy.db.restore-young",
+            ".other.db.restore-dead",
+            "copy.db"
+        ]
+    );
+}

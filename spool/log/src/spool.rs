@@ -4,7 +4,7 @@
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
-use std::fs::{self, DirBuilder, File};
+use std::fs::{self, DirBuilder, File, TryLockError};
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
@@ -190,7 +190,7 @@ impl Spool {
         for directory in [&self.boot_dir()?, folder] {
             private::check_folder(directory)?;
         }
-        let instance_id = self.read_instance_id()?;
+        let instance_id = self.existing_instance_id()?;
         Folder::open_existing(
             folder,
             PageIdentity {
@@ -233,7 +233,12 @@ impl Spool {
                 let known = remembered().get(&self.root).copied();
                 self.make_instance_id(known)?
             }
-            other => other?,
+            Ok(None) => {
+                let known = remembered().get(&self.root).copied();
+                self.replace_instance_id(known)?
+            }
+            Ok(Some(id)) => id,
+            Err(error) => return Err(error),
         };
         remembered().insert(self.root.clone(), id);
         Ok(id)
@@ -244,16 +249,41 @@ impl Spool {
         let path = self.root.join(INSTANCE_FILE);
         // Linked and not renamed: of two processes that start at once, the first one's stays.
         publish_file(&path, &self.root, to_hex(&id).as_bytes(), Publish::IfAbsent)?;
-        self.read_instance_id()
+        self.existing_instance_id()
     }
 
-    fn read_instance_id(&self) -> Result<[u8; 16], SpoolError> {
+    /// The file holds no id: a power loss leaves it empty, for nothing in the spool is synced. Whatever refers to the id that it held is of
+    /// another boot, or finds out that it is another spool's.
+    fn replace_instance_id(&self, known: Option<[u8; 16]>) -> Result<[u8; 16], SpoolError> {
+        let lock = File::open(&self.root).map_err(SpoolError::io("open", &self.root))?;
+        // One at a time, or each of two would go on with its own. Nobody waits in here; whoever comes too early tries again later.
+        lock.try_lock().map_err(|error| {
+            SpoolError::io("lock", &self.root)(match error {
+                TryLockError::WouldBlock => io::Error::from(ErrorKind::WouldBlock),
+                TryLockError::Error(error) => error,
+            })
+        })?;
+        if let Some(id) = self.read_instance_id()? {
+            return Ok(id);
+        }
+        tracing::warn!(spool = %self.root.display(), "the spool has lost its instance id and gets a new one");
+        let id = known.map_or_else(random_bytes, Ok)?;
         let path = self.root.join(INSTANCE_FILE);
-        let text = private::read(&path)?;
-        from_hex(&String::from_utf8_lossy(&text)).ok_or_else(|| {
+        publish_file(&path, &self.root, to_hex(&id).as_bytes(), Publish::Replace)?;
+        Ok(id)
+    }
+
+    /// None: there is a file, and no id in it.
+    fn read_instance_id(&self) -> Result<Option<[u8; 16]>, SpoolError> {
+        let text = private::read(&self.root.join(INSTANCE_FILE))?;
+        Ok(from_hex(&String::from_utf8_lossy(&text)))
+    }
+
+    fn existing_instance_id(&self) -> Result<[u8; 16], SpoolError> {
+        self.read_instance_id()?.ok_or_else(|| {
             SpoolError::unusable(
-                &path,
-                "holds no instance id; remove the spool to start afresh",
+                &self.root.join(INSTANCE_FILE),
+                "holds no instance id; the next connection with the verneuil VFS gives it one",
             )
         })
     }

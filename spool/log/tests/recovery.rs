@@ -48,6 +48,34 @@ fn a_control_page_that_vanishes_within_a_transaction_is_made_anew_at_its_end() {
 }
 
 #[test]
+fn an_instance_id_that_is_damaged_is_written_again() {
+    // A power loss leaves an unsynced file empty, zeroed, or with what was on the disk before.
+    for left in [&b""[..], &[0; 32], &[0xff; 32], b"0123"] {
+        let mut bench = Bench::new(CHUNK);
+        bench.transaction(&[]);
+        bench.settle();
+        let known = bench.lock().instance_id();
+        let Bench {
+            dir: _dir,
+            spool,
+            path,
+            database,
+            writer,
+            ..
+        } = bench;
+        drop((database, writer));
+        fs::write(spool.root().join("instance"), left).unwrap();
+        let database = Database::open(&spool, &path, info());
+        assert_eq!(database.trouble(), None);
+        // This process knows it still.
+        let lock = database.lock_copier().unwrap().unwrap();
+        assert_eq!(lock.instance_id(), known);
+        let text = fs::read_to_string(spool.root().join("instance")).unwrap();
+        assert_eq!(text.len(), 32, "{text:?}");
+    }
+}
+
+#[test]
 fn noise_in_place_of_a_control_page_is_replaced() {
     let mut bench = Bench::new(CHUNK);
     bench.transaction(&[]);
