@@ -278,9 +278,9 @@ fn a_body_that_stops_half_way_is_timed_out() -> Result<()> {
 }
 
 #[test]
-fn a_listing_that_is_cut_off_is_no_shorter_listing() -> Result<()> {
+fn a_listing_that_is_cut_off_or_damaged_is_an_error() -> Result<()> {
     beside_seaweedfs(
-        "a_listing_that_is_cut_off_is_no_shorter_listing",
+        "a_listing_that_is_cut_off_or_damaged_is_an_error",
         good_credentials(),
         async |server| {
             let front = Front::start(server)?;
@@ -290,7 +290,7 @@ fn a_listing_that_is_cut_off_is_no_shorter_listing() -> Result<()> {
             for key in ["a", "b", "c", "d"] {
                 suite::put(&store, key, b"content").await;
             }
-            for fault in [Fault::Shortened, Fault::Truncated] {
+            for fault in [Fault::Shortened, Fault::Truncated, Fault::WrongBytes] {
                 front.play(Rule::on(Operation::List, fault));
                 let listed = store.list(Space::Manifests, "", false, None).await;
                 let error = listed.unwrap_err();

@@ -25,7 +25,7 @@ const COMMANDS_REQUESTS_MAX: usize = 24;
 /// The same per second of a mount that somebody reads from.
 const MOUNT_REQUESTS_PER_SECOND_MAX: usize = 8;
 /// Attempts that a step's own look through a mount may take.
-const LOOKS: usize = 3;
+const LOOKS: usize = 2;
 
 pub fn run(server: &Seaweed, number: usize, fault: Fault, arrangement: Arrangement) -> Result<()> {
     let mut site = Site::new(server, number, fault, arrangement)?;
@@ -36,7 +36,7 @@ pub fn run(server: &Seaweed, number: usize, fault: Fault, arrangement: Arrangeme
         .map(|_| Front::start(server.address()))
         .collect::<Result<Vec<Front>>>()?;
     for operation in READS {
-        let mut reader = Reader {
+        let reader = Reader {
             config: site.config_behind(&fronts),
             fronts: &fronts,
             operation,
@@ -57,7 +57,7 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    fn meets(&mut self, site: &mut Site, source: &mut Session) -> Result<()> {
+    fn meets(&self, site: &mut Site, source: &mut Session) -> Result<()> {
         let point = site.setup.path(&format!("mnt-{:?}", self.operation));
         let refresh = [
             "--refresh-interval".to_owned(),

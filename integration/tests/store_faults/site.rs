@@ -16,7 +16,7 @@ use verneuil_integration::workload::{Workload, WorkloadOptions};
 use crate::table::Arrangement;
 
 /// One attempt of a request that does not answer: the tests must not wait long for it, and nobody else be taken for one.
-pub const SILENCE_MS: u64 = 2_500;
+pub const SILENCE_MS: u64 = 2_000;
 /// One attempt, where every request is answered, on a machine that is busy with other tests.
 const ANSWER_MS: u64 = 15_000;
 /// Attempts per request.

@@ -33,6 +33,7 @@ fn operation_words(operation: Operation, fault: Fault) -> &'static [&'static str
         (Operation::PutPack | Operation::PutFirstManifest | Operation::PutNextManifest, _) => {
             &["cannot write"]
         }
+        (Operation::GetPackRange, Fault::WrongBytes) => &["packs/"],
         _ => &["cannot read", "cannot be used"],
     }
 }
@@ -41,7 +42,7 @@ fn cause_words(fault: Fault) -> &'static [&'static str] {
     match fault {
         Fault::Refused => &["refused"],
         Fault::Reset => &["reset", "connection closed"],
-        Fault::Trickle | Fault::Hang | Fault::Stall => &["no complete answer within 2500 ms"],
+        Fault::Trickle | Fault::Hang | Fault::Stall => &["no complete answer within 2000 ms"],
         Fault::Answer(500, _) => &["500 InternalError"],
         Fault::Answer(503, _) => &["503 SlowDown"],
         Fault::Answer(403, _) => &["403 AccessDenied"],
@@ -49,12 +50,12 @@ fn cause_words(fault: Fault) -> &'static [&'static str] {
         Fault::Answer(..) => &["NoSuchKey"],
         Fault::WrongBytes => &[
             "damaged",
+            "does not decompress",
             "not a Verneuil manifest",
-            "ResponseError",
-            "response error",
+            "the answer can't be read",
         ],
-        Fault::Truncated => &["broke off"],
-        Fault::Shortened => &["damaged", "truncated", "breaks off", "another range"],
+        Fault::Truncated => &["broke off", "end of file before message length"],
+        Fault::Shortened => &["damaged", "is cut short", "breaks off", "another range"],
         Fault::LostAnswer => &["connection closed"],
     }
 }
