@@ -200,6 +200,17 @@ impl Seaweed {
         self.dir.path().join("output.log")
     }
 
+    /// Gives the disk volumes of a bucket back, objects included: each bucket takes several, and there are not many.
+    ///
+    /// # Errors
+    /// When the server does not do so.
+    pub fn forget_bucket(&self, bucket: &str) -> Result<()> {
+        let master = SocketAddr::from((Ipv4Addr::LOCALHOST, self.ports[0]));
+        let said = http_get(master, &format!("/col/delete?collection={bucket}"))?;
+        ensure!(said.starts_with("HTTP/1.1 2"), "the master says {said}");
+        Ok(())
+    }
+
     /// The last lines that the server wrote.
     #[must_use]
     pub fn log_tail(&self) -> String {
@@ -253,8 +264,23 @@ fn path_text(dir: &Path, name: &str) -> String {
     dir.join(name).display().to_string()
 }
 
+/// A port that nobody listened on, and that no outgoing connection takes.
+///
+/// # Errors
+/// When there is none.
+pub fn free_port() -> Result<TcpListener> {
+    free_listeners(1)?.pop().context("no free port")
+}
+
 /// Ports that nobody listens on; all were held at once, so they differ.
 fn free_ports() -> Result<Vec<u16>> {
+    let held = free_listeners(PORTS)?;
+    held.iter()
+        .map(|listener| Ok(listener.local_addr()?.port()))
+        .collect()
+}
+
+fn free_listeners(count: usize) -> Result<Vec<TcpListener>> {
     let mut held = Vec::new();
     // Each process, and each call, begins elsewhere.
     let random = RandomState::new();
@@ -262,13 +288,13 @@ fn free_ports() -> Result<Vec<u16>> {
         let offset = random.hash_one(number) % u64::try_from(PORT_RANGE.len())?;
         let port = PORT_RANGE.start + u16::try_from(offset)?;
         if let Ok(listener) = TcpListener::bind((Ipv4Addr::LOCALHOST, port)) {
-            held.push((port, listener));
-            if held.len() == PORTS {
-                return Ok(held.into_iter().map(|(port, _)| port).collect());
+            held.push(listener);
+            if held.len() == count {
+                return Ok(held);
             }
         }
     }
-    bail!("there are no {PORTS} free ports in {PORT_RANGE:?}")
+    bail!("there are no {count} free ports in {PORT_RANGE:?}")
 }
 
 /// The beginning of an answer to an anonymous request.

@@ -39,6 +39,13 @@ pub enum Target {
         /// The line to it.
         proxy: Proxy,
     },
+    /// Stores that the test looks after itself.
+    Given {
+        /// Their entries in `replication_targets`.
+        targets: Vec<Value>,
+        /// The environment that they need.
+        credentials: Vec<(String, String)>,
+    },
 }
 
 /// What the copier may do; the tests are in more of a hurry than its defaults.
@@ -83,23 +90,44 @@ impl Setup {
     /// # Errors
     /// As [`Setup::new`].
     pub fn with_pace(kind: Kind, pace: Pace) -> Result<Self> {
+        Self::make(pace, |root| match kind {
+            Kind::Directory => {
+                let store = root.join("store");
+                std::fs::create_dir(&store)?;
+                Ok(Target::Directory(store))
+            }
+            Kind::S3 => {
+                let server = Box::new(Seaweed::start()?);
+                let proxy = Proxy::start(server.address())?;
+                Ok(Target::S3 { server, proxy })
+            }
+        })
+    }
+
+    /// A new source host with these entries of `replication_targets`, and the environment that their stores need.
+    ///
+    /// # Errors
+    /// When there is no temporary folder.
+    pub fn beside(
+        targets: Vec<Value>,
+        credentials: Vec<(String, String)>,
+        pace: Pace,
+    ) -> Result<Self> {
+        Self::make(pace, |_| {
+            Ok(Target::Given {
+                targets,
+                credentials,
+            })
+        })
+    }
+
+    fn make(pace: Pace, target: impl FnOnce(&Path) -> Result<Target>) -> Result<Self> {
         let dir = tempfile::Builder::new()
             .prefix("verneuil-test-")
             .tempdir()?;
         // Databases are known by their canonical path.
         let root = dir.path().canonicalize()?;
-        let target = match kind {
-            Kind::Directory => {
-                let store = root.join("store");
-                std::fs::create_dir(&store)?;
-                Target::Directory(store)
-            }
-            Kind::S3 => {
-                let server = Box::new(Seaweed::start()?);
-                let proxy = Proxy::start(server.address())?;
-                Target::S3 { server, proxy }
-            }
-        };
+        let target = target(&root)?;
         std::fs::create_dir(root.join("source"))?;
         Ok(Self {
             target,
@@ -146,16 +174,22 @@ impl Setup {
     pub fn manifest_file(&self, database: &Path) -> Result<PathBuf> {
         match &self.target {
             Target::Directory(root) => Ok(root.join(self.manifest_key(database))),
-            Target::S3 { .. } => anyhow::bail!("an S3 store has no files"),
+            Target::S3 { .. } | Target::Given { .. } => {
+                anyhow::bail!("an S3 store has no files")
+            }
         }
     }
 
-    /// The `replication_targets` entry of this store.
+    /// The `replication_targets` entry of this store (the first one).
     #[must_use]
     pub fn target_json(&self) -> Value {
+        self.targets_json().swap_remove(0)
+    }
+
+    fn targets_json(&self) -> Vec<Value> {
         match &self.target {
-            Target::Directory(root) => json!({"directory": {"path": root}}),
-            Target::S3 { proxy, .. } => json!({"s3": {
+            Target::Directory(root) => vec![json!({"directory": {"path": root}})],
+            Target::S3 { proxy, .. } => vec![json!({"s3": {
                 "region": "us-east-1",
                 "endpoint": format!("http://{}", proxy.address()),
                 "chunk_bucket": "verneuil-chunks",
@@ -165,7 +199,8 @@ impl Setup {
                 // A store that is away is found out soon.
                 "request_timeout_ms": 5_000,
                 "max_attempts": 3,
-            }}),
+            }})],
+            Target::Given { targets, .. } => targets.clone(),
         }
     }
 
@@ -174,7 +209,7 @@ impl Setup {
     pub fn config(&self) -> Value {
         json!({
             "replication_spooling_dir": self.spool(),
-            "replication_targets": [self.target_json()],
+            "replication_targets": self.targets_json(),
             "hostname": HOST,
             "copier": {
                 "requests_per_second": self.pace.requests_per_second,
@@ -204,6 +239,7 @@ impl Setup {
         match &self.target {
             Target::Directory(_) => Vec::new(),
             Target::S3 { server, .. } => server.credentials(),
+            Target::Given { credentials, .. } => credentials.clone(),
         }
     }
 

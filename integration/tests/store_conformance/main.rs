@@ -13,7 +13,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use verneuil_config::{DirectoryConfig, S3Config, TargetConfig};
-use verneuil_integration::front::{Front, Trick};
+use verneuil_integration::front::{Fault, Front, Operation, Rule};
 use verneuil_integration::process::{run, tied};
 use verneuil_integration::seaweed::{Seaweed, credentials};
 use verneuil_store::{Condition, ErrorKind, GetOptions, Pacer, Space, Store};
@@ -256,7 +256,7 @@ fn a_body_that_stops_half_way_is_timed_out() -> Result<()> {
             config.max_attempts = 2;
             let store = open(&config, &unpaced()).await?;
             suite::put(&store, "k", b"content").await;
-            front.play(Trick::Stall);
+            front.play(Rule::all(Fault::Stall));
             let start = Instant::now();
             let get = store
                 .get(Space::Manifests, "k", GetOptions::default())
@@ -268,10 +268,39 @@ fn a_body_that_stops_half_way_is_timed_out() -> Result<()> {
                 "{:?}",
                 start.elapsed()
             );
-            front.play(Trick::None);
+            front.mend()?;
             store
                 .get(Space::Manifests, "k", GetOptions::default())
                 .await?;
+            Ok(())
+        },
+    )
+}
+
+#[test]
+fn a_listing_that_is_cut_off_or_damaged_is_an_error() -> Result<()> {
+    beside_seaweedfs(
+        "a_listing_that_is_cut_off_or_damaged_is_an_error",
+        good_credentials(),
+        async |server| {
+            let front = Front::start(server)?;
+            let mut config = config(front.endpoint());
+            config.max_attempts = 2;
+            let store = open(&config, &unpaced()).await?;
+            for key in ["a", "b", "c", "d"] {
+                suite::put(&store, key, b"content").await;
+            }
+            for fault in [Fault::Shortened, Fault::Truncated, Fault::WrongBytes] {
+                front.play(Rule::on(Operation::List, fault));
+                let listed = store.list(Space::Manifests, "", false, None).await;
+                let error = listed.unwrap_err();
+                assert_eq!(error.kind, ErrorKind::Unavailable, "{error}");
+                assert_eq!(error.attempts, 2, "{error}");
+                // The next attempt is asked for all of it.
+                front.play(Rule::on(Operation::List, fault).times(1));
+                let page = store.list(Space::Manifests, "", false, None).await?;
+                assert_eq!(page.objects.len(), 4);
+            }
             Ok(())
         },
     )
@@ -292,13 +321,13 @@ fn every_request_that_arrives_took_a_token_retries_and_listings_too() -> Result<
             suite::put(&store, "k", b"content").await;
             same("a write that creates its bucket");
             for status in [500, 503] {
-                front.play(Trick::Refuse(3, status));
+                front.play(Rule::all(Fault::Answer(status, "SlowDown")).times(3));
                 let before = pacer.admitted();
                 store.head(Space::Manifests, "k").await?;
                 assert_eq!(pacer.admitted() - before, 4, "three refusals of {status}");
                 same("retries");
             }
-            front.play(Trick::Refuse(100, 503));
+            front.play(Rule::all(Fault::Answer(503, "SlowDown")));
             let put = store
                 .put(Space::Manifests, "k", Bytes::new(), Condition::None)
                 .await;
@@ -309,7 +338,7 @@ fn every_request_that_arrives_took_a_token_retries_and_listings_too() -> Result<
                 "{error}"
             );
             same("an exhausted write");
-            front.play(Trick::None);
+            front.mend()?;
             for range in [0..3, 3..3, 100..200] {
                 let options = GetOptions::range(range);
                 store.get(Space::Manifests, "k", options).await?;

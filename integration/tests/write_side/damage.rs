@@ -98,7 +98,9 @@ fn records(setup: &Setup) -> Result<Vec<PathBuf>> {
 fn store_root(setup: &Setup) -> Result<PathBuf> {
     match setup.target() {
         Target::Directory(root) => Ok(root.clone()),
-        Target::S3 { .. } => anyhow::bail!("a directory store was asked for"),
+        Target::S3 { .. } | Target::Given { .. } => {
+            anyhow::bail!("a directory store was asked for")
+        }
     }
 }
 

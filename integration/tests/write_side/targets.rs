@@ -66,7 +66,7 @@ impl Two {
     fn proxy(&self) -> Result<&Proxy> {
         match self.setup.target() {
             Target::S3 { proxy, .. } => Ok(proxy),
-            Target::Directory(_) => bail!("an S3 store was asked for"),
+            Target::Directory(_) | Target::Given { .. } => bail!("an S3 store was asked for"),
         }
     }
 

@@ -13,7 +13,7 @@ use verneuil_store::{ETag, ErrorKind, GetOptions, Got, Space, Store};
 
 use crate::disk::DiskCache;
 use crate::error::ReplicaError;
-use crate::fetch::{Source, StoredChunk};
+use crate::fetch::{READS_PER_STORE, Source, StoredChunk};
 use crate::frames::Frames;
 use crate::snapshot::{Origin, Snapshot};
 
@@ -78,9 +78,9 @@ struct Raw {
     store_index: usize,
 }
 
-enum RawLoaded {
+enum RawLoaded<T> {
     Unchanged,
-    New(Raw),
+    New(Raw, T),
     Missing,
 }
 
@@ -139,13 +139,14 @@ impl Client {
     /// A store that can't be asked, or an object that is no manifest.
     pub async fn stat(&self, key: &str) -> Result<Option<Head>, ReplicaError> {
         let range = GetOptions::range(0..HEAD_LEN_BYTES as u64);
-        match self.get_manifest(key, range, None).await? {
-            RawLoaded::New(raw) => {
-                let object = self.object(key, raw.store_index);
-                Head::decode(&raw.body)
-                    .map(Some)
-                    .map_err(|cause| ReplicaError::Manifest { object, cause })
-            }
+        let head = |raw: &Raw| {
+            Head::decode(&raw.body).map_err(|cause| ReplicaError::Manifest {
+                object: self.object(key, raw.store_index),
+                cause,
+            })
+        };
+        match self.get_manifest(key, range, None, head).await? {
+            RawLoaded::New(_, head) => Ok(Some(head)),
             RawLoaded::Missing | RawLoaded::Unchanged => Ok(None),
         }
     }
@@ -161,12 +162,13 @@ impl Client {
         known: Option<&Arc<Snapshot>>,
     ) -> Result<Loaded, ReplicaError> {
         let known = known.filter(|known| known.key() == Some(key));
-        let raw = match self.get_manifest(key, GetOptions::default(), known).await? {
+        let check = |raw: &Raw| self.check(key, raw);
+        let loaded = self.get_manifest(key, GetOptions::default(), known, check);
+        let (raw, manifest) = match loaded.await? {
             RawLoaded::Unchanged => return Ok(Loaded::Unchanged),
             RawLoaded::Missing => return Ok(Loaded::Missing),
-            RawLoaded::New(raw) => raw,
+            RawLoaded::New(raw, manifest) => (raw, manifest),
         };
-        let manifest = self.check(key, &raw)?;
         // While the first store is away, another one may answer with something older: no reader goes back for that.
         let falls_back = |known: &Snapshot| {
             known
@@ -212,22 +214,22 @@ impl Client {
     /// # Errors
     /// As [`Client::load`].
     pub async fn raw_manifest(&self, key: &str) -> Result<Option<Bytes>, ReplicaError> {
-        match self.get_manifest(key, GetOptions::default(), None).await? {
-            RawLoaded::New(raw) => {
-                self.check(key, &raw)?;
-                Ok(Some(raw.body))
-            }
+        let check = |raw: &Raw| self.check(key, raw);
+        let loaded = self.get_manifest(key, GetOptions::default(), None, check);
+        match loaded.await? {
+            RawLoaded::New(raw, _) => Ok(Some(raw.body)),
             RawLoaded::Missing | RawLoaded::Unchanged => Ok(None),
         }
     }
 
-    /// A GET of a manifest from the first store that has it. It is missing only if all stores say so.
-    async fn get_manifest(
+    /// A GET of a manifest from the first store that has a good one: `check` says what is good. It is missing only if all stores say so.
+    async fn get_manifest<T>(
         &self,
         key: &str,
         options: GetOptions,
         known: Option<&Arc<Snapshot>>,
-    ) -> Result<RawLoaded, ReplicaError> {
+        check: impl Fn(&Raw) -> Result<T, ReplicaError>,
+    ) -> Result<RawLoaded<T>, ReplicaError> {
         let mut failure = None;
         for (store_index, store) in self.inner.source.stores.iter().enumerate() {
             let options = GetOptions {
@@ -236,22 +238,35 @@ impl Client {
                     .and_then(|known| known.etag().cloned()),
                 ..options.clone()
             };
-            match store.get(Space::Manifests, key, options).await {
-                Ok(Got::Object { body, etag, .. }) => {
-                    return Ok(RawLoaded::New(Raw {
-                        body,
-                        etag,
-                        store_index,
-                    }));
+            // It may have been damaged on its way.
+            for _ in 0..READS_PER_STORE {
+                let error = match store.get(Space::Manifests, key, options.clone()).await {
+                    Ok(Got::Object { body, etag, .. }) => {
+                        let raw = Raw {
+                            body,
+                            etag,
+                            store_index,
+                        };
+                        match check(&raw) {
+                            Ok(checked) => return Ok(RawLoaded::New(raw, checked)),
+                            Err(error) => error,
+                        }
+                    }
+                    Ok(Got::NotModified) => return Ok(RawLoaded::Unchanged),
+                    Err(error) if error.kind == ErrorKind::NotFound => break,
+                    Err(error) => error.into(),
+                };
+                let is_damaged = error.is_damage();
+                if is_damaged {
+                    tracing::warn!(store = store.describe(), key, %error, "damaged manifest");
                 }
-                Ok(Got::NotModified) => return Ok(RawLoaded::Unchanged),
-                Err(error) if error.kind == ErrorKind::NotFound => {}
-                Err(error) => {
-                    failure.get_or_insert(error);
+                failure.get_or_insert(error);
+                if !is_damaged {
+                    break;
                 }
             }
         }
-        failure.map_or(Ok(RawLoaded::Missing), |error| Err(error.into()))
+        failure.map_or(Ok(RawLoaded::Missing), Err)
     }
 
     fn check(&self, key: &str, raw: &Raw) -> Result<Manifest, ReplicaError> {

@@ -175,6 +175,12 @@ impl ReplicaError {
         matches!(self, Self::Store(error) if error.is_not_found())
     }
 
+    /// Whether a manifest is not what its source wrote; one of a later version is.
+    pub(crate) fn is_damage(&self) -> bool {
+        matches!(self, Self::Manifest { cause, .. }
+            if !matches!(cause, FormatError::UnknownVersion { .. }))
+    }
+
     /// Whether the consumer of restored bytes went away (`verneuilctl restore … | head`).
     pub fn is_broken_pipe(&self) -> bool {
         matches!(self, Self::Writer { cause } if cause.kind() == io::ErrorKind::BrokenPipe)

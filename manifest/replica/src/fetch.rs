@@ -22,8 +22,8 @@ pub(crate) const GAP_READ_BYTES: u32 = 32 * 1024;
 pub(crate) const GAP_RESTORE_BYTES: u32 = 256 * 1024;
 /// Longest range GET, frames compressed: a whole pack.
 const RUN_LEN_MAX_BYTES: u64 = 4 << 20;
-/// A damaged frame may have been damaged on its way: it is read once more.
-const READS_PER_STORE: usize = 2;
+/// A damaged frame (or manifest) may have been damaged on its way: it is read once more.
+pub(crate) const READS_PER_STORE: usize = 2;
 
 /// Something that is stored as a frame.
 pub(crate) trait Content: Copy + Send + Sync + 'static {

@@ -112,6 +112,34 @@ async fn what_one_store_lacks_comes_from_the_next() {
 }
 
 #[tokio::test]
+async fn a_damaged_manifest_is_read_once_more_and_then_had_from_the_next_store() {
+    let (first, second, mut random) = (World::new().await, World::new().await, Random(27));
+    let content = database(&mut random, 5);
+    let mut source = Source::new("host", "/app.db");
+    source.commit(&first, content.clone()).await;
+    let mut source = Source::new("host", "/app.db");
+    source.commit(&second, content.clone()).await;
+    let mut bytes = source.manifest.encode().expect("encode");
+    bytes[20] ^= 1;
+    first.put_manifest(&source.key, bytes).await;
+    let stores = vec![first.store.clone(), second.store.clone()];
+    let client = Client::open(stores, ClientConfig::default()).expect("client");
+    let before = first.requests();
+    let snapshot = load(&client, &source.key).await;
+    assert_eq!(first.requests(), before + 2, "it is read twice");
+    assert!(snapshot.read(0, content.len()).await.expect("read") == content);
+    let head = client.stat(&source.key).await.expect("stat");
+    assert_eq!(head.map(|head| head.file_len), Some(content.len() as u64));
+    assert!(
+        client
+            .raw_manifest(&source.key)
+            .await
+            .expect("raw")
+            .is_some()
+    );
+}
+
+#[tokio::test]
 async fn hostile_manifests_are_refused() {
     let (world, mut random) = (World::new().await, Random(25));
     let mut source = Source::new("host", "/app.db");

@@ -51,16 +51,14 @@ impl Base {
         published: u64,
     ) -> Result<(Self, bool), CopyError> {
         let key = manifest_key(&identity.host, &identity.path);
-        let body = match store
-            .get(Space::Manifests, &key, GetOptions::default())
-            .await
+        let mut body = read_manifest(store, &key).await?;
+        if let Some((bytes, _)) = &body
+            && let Err(error) = Manifest::decode(bytes)
         {
-            Ok(Got::Object { body, etag, .. }) => Some((body, etag)),
-            // An unconditional GET is never answered "not modified"; a store that does is treated as one that has no manifest.
-            Ok(Got::NotModified) => None,
-            Err(error) if error.is_not_found() => None,
-            Err(error) => return Err(error.into()),
-        };
+            // It may have been damaged on its way, and to upload everything is dear.
+            tracing::warn!(key, %error, "the manifest in the store is read once more");
+            body = read_manifest(store, &key).await?;
+        }
         let Some((body, etag)) = body else {
             let manifest = Manifest::empty_after(identity, Generation(published));
             return Ok((
@@ -282,6 +280,10 @@ impl Base {
         else {
             return Err(refused.into());
         };
+        if self.etag.as_ref() == Some(&etag) {
+            // Nothing has changed since it was read: not the condition was at fault, and trying again at once changes nothing.
+            return Err(refused.into());
+        }
         let theirs = Manifest::decode(&body)?;
         if theirs == *ours {
             return Ok(etag);
@@ -326,6 +328,20 @@ impl Base {
             .await?;
         self.nodes.extend(loaded);
         Ok(())
+    }
+}
+
+/// A manifest and its version; `None` if there is none.
+async fn read_manifest(store: &Store, key: &str) -> Result<Option<(Bytes, ETag)>, CopyError> {
+    match store
+        .get(Space::Manifests, key, GetOptions::default())
+        .await
+    {
+        Ok(Got::Object { body, etag, .. }) => Ok(Some((body, etag))),
+        // An unconditional GET is never answered "not modified"; a store that does is treated as one that has no manifest.
+        Ok(Got::NotModified) => Ok(None),
+        Err(error) if error.is_not_found() => Ok(None),
+        Err(error) => Err(error.into()),
     }
 }
 

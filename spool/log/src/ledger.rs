@@ -175,6 +175,7 @@ impl Ledger {
         let mut shares = self.shares();
         self.lock.need_everything();
         self.share_of(&mut shares, target).add(&Need::All);
+        self.own_up(&mut shares);
     }
 
     /// Makes every target need everything: the file is not what any of them was told.
@@ -225,6 +226,7 @@ impl Ledger {
         let share = self.share_of(&mut shares, target);
         share.reading = Need::All;
         share.is_behind();
+        self.own_up(&mut shares);
     }
 
     /// Steps 8 to 10, up to the publication: the generations to put over what the target has (and over what it has read, if `after_reading`).
@@ -351,6 +353,13 @@ impl Ledger {
         share.record.failed_ns = text.map(|_| now_ns());
         share.is_saved = false;
         self.save(&mut shares)
+    }
+
+    /// What one target lacks by itself is written into its record at once: in flight, it would be said of all of them, for as long as a try takes.
+    fn own_up(&self, shares: &mut BTreeMap<TargetId, Share>) {
+        if let Err(error) = self.save(shares) {
+            tracing::warn!(%error, "what a target lacks can't be written down: it counts as lacking everywhere");
+        }
     }
 
     /// What all targets lack goes into their records, so that `inflight` need not say it.

@@ -25,6 +25,11 @@ where
     match error {
         SdkError::ServiceError(answer) => {
             let status = answer.raw().status().as_u16();
+            if answer.raw().status().is_success() {
+                // Text that is not what S3 says, from a proxy or damaged on its way.
+                let cause = format!("the answer can't be read: {}", chain(error));
+                return new(ErrorKind::Unavailable, shorten(&cause));
+            }
             let code = answer.err().code().unwrap_or_default();
             let message = answer.err().message().unwrap_or_default();
             let (kind, remedy) = judge_answer(status, code);

@@ -6,10 +6,12 @@
 //! own BLAKE3.
 //!
 //! - `fault`: what an answer means for the caller;
-//! - `rehearsal`: what the first request would do for the whole process.
+//! - `rehearsal`: what the first request would do for the whole process;
+//! - `whole`: whether a listing has its end.
 
 mod fault;
 mod rehearsal;
+mod whole;
 
 use crate::{
     Condition, ETag, ErrorKind, GetOptions, Got, ListPage, Listed, Meta, OBJECT_LEN_MAX_BYTES,
@@ -31,11 +33,15 @@ use bytes::{Bytes, BytesMut};
 use std::ops::Range;
 use std::time::Duration;
 use verneuil_config::S3Config;
+use whole::WholeListing;
 
 /// A store that does not even accept a connection in this time is away.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// The one region whose buckets must be created without naming it.
 const REGION_WITHOUT_CONSTRAINT: &str = "us-east-1";
+
+/// A write needs no object to be there, unless it is to replace one.
+const WRITE_NOT_FOUND: &str = "see who removes objects from this bucket, and that it is the store that answers at this endpoint";
 
 /// An S3 store.
 #[derive(Debug)]
@@ -161,9 +167,12 @@ impl S3 {
             Ok(answer) => self.etag(Operation::Put, space, key, answer.e_tag()),
             Err(error) => {
                 let mut error = self.error(Operation::Put, space, key, &error);
-                // AWS says "no such key" when the object to match is gone.
                 if error.kind == ErrorKind::NotFound {
-                    error.kind = ErrorKind::PreconditionFailed;
+                    error = error.with_remedy(WRITE_NOT_FOUND);
+                    // AWS says "no such key" when the object to match is gone.
+                    if matches!(condition, Condition::Matches(_)) {
+                        error.kind = ErrorKind::PreconditionFailed;
+                    }
                 }
                 Err(error)
             }
@@ -294,6 +303,8 @@ impl S3 {
             .set_delimiter(delimiter.then(|| "/".to_owned()))
             .set_continuation_token(continuation.map(str::to_owned))
             .max_keys(page_len as i32)
+            .customize()
+            .interceptor(WholeListing)
             .send()
             .await;
         let answer = sent.map_err(|error| self.error(Operation::List, space, prefix, &error))?;

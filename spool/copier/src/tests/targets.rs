@@ -13,6 +13,7 @@ use verneuil_spool::Ledger;
 use verneuil_store::{Pacer, Store};
 
 use crate::Copier;
+use crate::base::target_id;
 use crate::error::CopyError;
 use crate::pass::{Outcome, Parked, Pass};
 
@@ -172,6 +173,32 @@ async fn what_a_target_lacks_survives_the_copier() {
         drain(&mut world, &ledger).await;
         world.check_complete().await;
     }
+}
+
+#[tokio::test]
+async fn what_one_target_alone_lacks_is_not_said_of_the_others() {
+    let mut world = World::new(6).await;
+    let mut second = Second::new(&world).await;
+    let (first_id, second_id) = (
+        target_id(&world.target, &world.db),
+        target_id(&second.target, &world.db),
+    );
+    {
+        let ledger = Arc::new(world.ledger());
+        drain(&mut world, &ledger).await;
+        second.drain(&world, &ledger).await;
+        // The second one's manifest is gone, and putting things right takes a while.
+        ledger.need_everything(second_id);
+        let progress = world.db.progress().unwrap().unwrap();
+        assert_eq!(progress.inflight, Some(0));
+        let lacks_nothing = |id| progress.target(id).unwrap().lacks.is_empty();
+        assert!(lacks_nothing(first_id));
+        assert!(!lacks_nothing(second_id));
+    }
+    // It is remembered when the copier has died.
+    let ledger = world.ledger();
+    assert!(!ledger.needs_reading(first_id).unwrap());
+    assert!(ledger.needs_reading(second_id).unwrap());
 }
 
 #[tokio::test]
