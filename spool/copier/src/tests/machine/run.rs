@@ -156,7 +156,12 @@ impl Machine {
         let Some(pipe) = &mut self.processes[process] else {
             return Ok(None);
         };
-        match pipe.ask(command) {
+        let answer = pipe.ask(command);
+        // The next command may hide what this one has committed.
+        if self.model.observe() {
+            self.count("states");
+        }
+        match answer {
             Answer::Done(text) => {
                 self.connections[who].is_in_transaction = text == "true";
                 Ok(Some(text))
