@@ -377,7 +377,7 @@ impl Machine {
                     drop(std::fs::remove_dir_all(folder));
                 }
             }
-            Step::Move(how) => self.move_file(how),
+            Step::Move(how) => self.move_file(how)?,
         }
         self.check()
     }
@@ -413,31 +413,36 @@ impl Machine {
     }
 
     /// Nobody with a right mind moves a database away under an open transaction: its journal would be the next file's.
-    fn move_file(&mut self, how: Move) {
+    fn move_file(&mut self, how: Move) -> Result<(), String> {
         let (path, spare) = (self.path().to_owned(), self.spare_path());
         if self.is_held() || self.model.is_journal_live() || self.model.is_missing {
-            return;
+            return Ok(());
         }
         match how {
             Move::Unlink => drop(std::fs::remove_file(&path)),
             Move::Away => drop(std::fs::rename(&path, &spare)),
             Move::Replace if spare.exists() => drop(std::fs::rename(&spare, &path)),
             Move::CopyOver if spare.exists() => {
+                // By their own counters SQLite's caches could not tell one history from the other.
+                for who in 0..CONNECTIONS {
+                    self.close(who)?;
+                }
                 // The file's clock has ticked since.
                 std::thread::sleep(Duration::from_millis(12));
                 drop(std::fs::copy(&spare, &path));
                 self.count("moves");
-                return;
+                return Ok(());
             }
             Move::Replace | Move::CopyOver => {
                 drop(std::fs::copy(&path, &spare));
-                return;
+                return Ok(());
             }
         }
         self.count("moves");
         for connection in self.connections.iter_mut().filter(|it| it.is_open) {
             connection.is_stale = true;
         }
+        Ok(())
     }
 
     /// All is well again, and what was committed arrives: by a flush alone, or by one more commit and the copier's ordinary turns. Then SQLite has the
