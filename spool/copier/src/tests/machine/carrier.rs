@@ -172,11 +172,7 @@ impl Carrier {
     }
 }
 
-fn start(
-    mut lane: Lane,
-    db: Arc<Database>,
-    is_flush: bool,
-) -> Pin<Box<dyn Future<Output = End>>> {
+fn start(mut lane: Lane, db: Arc<Database>, is_flush: bool) -> Pin<Box<dyn Future<Output = End>>> {
     Box::pin(async move {
         if !is_flush {
             let tried = lane.attempt(&db, false).await;

@@ -2,10 +2,11 @@
 //! stores that fail and forget. What a seed says happens, one thing after the other, and after each of them P2, P5, P6 and P8 are checked; at the end of
 //! a case P4: everything that was committed arrives.
 //!
-//! `steps`: what can happen; `run`: doing it; `model`: what is right; `carrier`: the copier's process; `worker` and `mortal`: the application's.
+//! `steps`: what can happen; `run` and `act`: doing it; `model`: what is right; `carrier`: the copier's process; `worker` and `mortal`: the application's.
 //!
 //! A case that fails prints its seed and is made smaller. `VERNEUIL_STATE_MACHINE_SEED` runs that case alone, `VERNEUIL_STATE_MACHINE_CASES` other numbers of them.
 
+mod act;
 mod carrier;
 mod model;
 mod mortal;
@@ -17,9 +18,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use proptest::prelude::any;
-use proptest::test_runner::{
-    Config, RngAlgorithm, TestCaseError, TestError, TestRng, TestRunner,
-};
+use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestError, TestRng, TestRunner};
 
 use super::trial;
 use run::{Counts, Machine};
@@ -42,8 +41,8 @@ const MUST_HAPPEN: [&str; 13] = [
     "flushed",
     "foreign writes",
     "hot journals",
+    "large logs",
     "manifests",
-    "more than 8 MiB in the spool",
     "moves",
     "spills",
     "states",
@@ -51,7 +50,10 @@ const MUST_HAPPEN: [&str; 13] = [
 
 fn number(variable: &str) -> Option<u64> {
     let text = std::env::var(variable).ok()?;
-    Some(text.parse().unwrap_or_else(|_| panic!("{variable}={text} is no number")))
+    Some(
+        text.parse()
+            .unwrap_or_else(|_| panic!("{variable}={text} is no number")),
+    )
 }
 
 /// One case; in words what went wrong, and what it came down to.

@@ -105,7 +105,11 @@ impl Target {
                 return Err(format!(
                     "P5: {name}, manifest {generation}, {} bytes, is {}; {} states",
                     bytes.len(),
-                    if is_old { "an older state" } else { "no committed state" },
+                    if is_old {
+                        "an older state"
+                    } else {
+                        "no committed state"
+                    },
                     states.len(),
                 ));
             }

@@ -1,4 +1,5 @@
-//! Does what the `steps` of a case say, to real processes (`worker`), a real copier (`carrier`) and real files, and asks the `model` after each.
+//! The machine of one case: real processes (`worker`), a real copier (`carrier`) and real files, the `model` beside them, and how a case ends; `act` does
+//! what the `steps` say.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -14,9 +15,7 @@ use crate::pass::Outcome;
 use super::super::trial;
 use super::carrier::{Carrier, Turn};
 use super::model::Model;
-use super::steps::{
-    CONNECTIONS, FOREIGN, Loss, Move, PROCESS_OF, PROCESSES, ROWS, Setup, Step,
-};
+use super::steps::{CONNECTIONS, FOREIGN, PROCESS_OF, PROCESSES, Setup};
 use super::worker::{self, Answer, Process};
 
 /// How long the copier is given while somebody holds a lock that it may have to wait for.
@@ -25,6 +24,8 @@ const WAIT_LIMIT: Duration = Duration::from_millis(25);
 const WORK_LIMIT: Duration = Duration::from_secs(40);
 /// Attempts until nothing is pending, with nobody in the way.
 const ATTEMPTS_MAX: usize = 40;
+/// Beyond this, the next transaction of the same size overflows the log.
+const LARGE_LOG_BYTES: u64 = 6 << 20;
 /// What SQLite may say to a statement; everything else would be our fault.
 const REFUSALS: [&str; 7] = [
     "locked",
@@ -37,27 +38,27 @@ const REFUSALS: [&str; 7] = [
 ];
 
 #[derive(Clone, Copy, Default)]
-struct Connection {
-    is_open: bool,
-    is_in_transaction: bool,
-    is_exclusive: bool,
+pub(super) struct Connection {
+    pub(super) is_open: bool,
+    pub(super) is_in_transaction: bool,
+    pub(super) is_exclusive: bool,
     /// The file that it has open is not behind the name any more.
-    is_stale: bool,
+    pub(super) is_stale: bool,
 }
 
 /// How often what happened, to see that the cases are not empty.
 pub(super) type Counts = BTreeMap<&'static str, u64>;
 
 pub(super) struct Machine {
-    dir: TempDir,
-    setup: Setup,
+    pub(super) dir: TempDir,
+    pub(super) setup: Setup,
     boot: u8,
-    processes: [Option<Process>; PROCESSES],
-    connections: [Connection; CONNECTIONS],
-    carrier: Carrier,
-    model: Model,
+    pub(super) processes: [Option<Process>; PROCESSES],
+    pub(super) connections: [Connection; CONNECTIONS],
+    pub(super) carrier: Carrier,
+    pub(super) model: Model,
     /// Grows with each write, so that no two write the same.
-    number: u64,
+    pub(super) number: u64,
     pub(super) counts: Counts,
 }
 
@@ -89,38 +90,34 @@ impl Machine {
         }
     }
 
-    fn count(&mut self, what: &'static str) {
+    pub(super) fn count(&mut self, what: &'static str) {
         *self.counts.entry(what).or_default() += 1;
     }
 
-    fn path(&self) -> &Path {
+    pub(super) fn path(&self) -> &Path {
         &self.model.path
     }
 
-    fn spare_path(&self) -> PathBuf {
-        self.dir.path().join("spare.db")
-    }
-
-    fn spool(&self) -> Spool {
+    pub(super) fn spool(&self) -> Spool {
         worker::spool(self.dir.path(), self.boot)
     }
 
     /// What is committed now and what is published, after every step.
-    fn check(&mut self) -> Result<(), String> {
+    pub(super) fn check(&mut self) -> Result<(), String> {
         if self.model.observe() {
             self.count("states");
         }
         let news = self.model.check_targets()?;
         *self.counts.entry("manifests").or_default() += news;
         let used = self.model.check_spool(&self.dir.path().join("spool"))?;
-        if used > 8 << 20 {
-            self.count("more than 8 MiB in the spool");
+        if used > LARGE_LOG_BYTES {
+            self.count("large logs");
         }
         Ok(())
     }
 
     /// Sends a command to a connection, which is opened if it must be. `None`: SQLite refused, or the process died.
-    fn tell(&mut self, who: usize, command: &str) -> Result<Option<String>, String> {
+    pub(super) fn tell(&mut self, who: usize, command: &str) -> Result<Option<String>, String> {
         let process = PROCESS_OF[who];
         if self.processes[process].is_none() {
             let vfs = if who == FOREIGN { "unix" } else { "verneuil" };
@@ -151,7 +148,7 @@ impl Machine {
         self.ask(who, &format!("{verb} {who} {rest}"))
     }
 
-    fn ask(&mut self, who: usize, command: &str) -> Result<Option<String>, String> {
+    pub(super) fn ask(&mut self, who: usize, command: &str) -> Result<Option<String>, String> {
         let process = PROCESS_OF[who];
         let Some(pipe) = &mut self.processes[process] else {
             return Ok(None);
@@ -188,7 +185,7 @@ impl Machine {
         }
     }
 
-    fn kill(&mut self, process: usize) {
+    pub(super) fn kill(&mut self, process: usize) {
         self.processes[process] = None;
         for (connection, of) in self.connections.iter_mut().zip(PROCESS_OF) {
             if of == process {
@@ -197,22 +194,30 @@ impl Machine {
         }
     }
 
-    fn reboot(&mut self) {
+    pub(super) fn reboot(&mut self) {
         self.carrier.kill();
         (0..PROCESSES).for_each(|process| self.kill(process));
         self.boot += 1;
     }
 
     /// Whether the copier may have to wait for somebody.
-    fn is_held(&self) -> bool {
+    pub(super) fn is_held(&self) -> bool {
         self.connections
             .iter()
             .any(|connection| connection.is_in_transaction || connection.is_exclusive)
     }
 
     /// The copier goes on with a target.
-    fn copy(&mut self, target: usize, points: Option<u32>) -> Result<Option<Tried>, String> {
-        let limit = if self.is_held() { WAIT_LIMIT } else { WORK_LIMIT };
+    pub(super) fn copy(
+        &mut self,
+        target: usize,
+        points: Option<u32>,
+    ) -> Result<Option<Tried>, String> {
+        let limit = if self.is_held() {
+            WAIT_LIMIT
+        } else {
+            WORK_LIMIT
+        };
         let (spool, path) = (self.spool(), self.path().to_owned());
         let turn = self
             .carrier
@@ -230,7 +235,9 @@ impl Machine {
                 self.count(match &tried {
                     Tried::Outcome(Outcome::Published) => "published",
                     Tried::Outcome(Outcome::Idle) => "idle",
-                    Tried::Outcome(Outcome::Blocked(Blocked::HotJournal)) => "blocked by a hot journal",
+                    Tried::Outcome(Outcome::Blocked(Blocked::HotJournal)) => {
+                        "blocked by a hot journal"
+                    }
                     Tried::Outcome(Outcome::Blocked(_)) => "blocked",
                     Tried::Elsewhere => "elsewhere",
                     Tried::Failed(_) => "copier failed",
@@ -242,7 +249,11 @@ impl Machine {
 
     /// A flush of one target: `Some(true)` if it says that all is there, `None` if it could not be told in time.
     fn flush(&mut self, target: usize) -> Result<Option<Result<(), String>>, String> {
-        let limit = if self.is_held() { WAIT_LIMIT } else { WORK_LIMIT };
+        let limit = if self.is_held() {
+            WAIT_LIMIT
+        } else {
+            WORK_LIMIT
+        };
         let (spool, path) = (self.spool(), self.path().to_owned());
         loop {
             let turn = self
@@ -265,7 +276,7 @@ impl Machine {
         }
     }
 
-    fn flush_all(&mut self) -> Result<(), String> {
+    pub(super) fn flush_all(&mut self) -> Result<(), String> {
         for target in 0..self.setup.targets {
             let is_well = !trial::is_faulty(&self.model.targets[target].name);
             let is_torn = self.model.targets[target].is_torn;
@@ -289,158 +300,6 @@ impl Machine {
                 }
                 None => {}
             }
-        }
-        Ok(())
-    }
-
-    pub(super) fn step(&mut self, step: &Step) -> Result<(), String> {
-        let targets = self.setup.targets;
-        match *step {
-            Step::Put {
-                who,
-                first,
-                count,
-                len,
-            } => self.put(who, first, count, len)?,
-            Step::Bulk { who, times } => {
-                for _ in 0..times {
-                    self.put(who, 0, ROWS, 5_000)?;
-                    self.check()?;
-                }
-            }
-            Step::Begin { who } => drop(self.tell(who, "exec BEGIN")?),
-            Step::Read { who } => {
-                self.tell(who, "exec BEGIN; SELECT count(*) FROM sqlite_schema")?;
-            }
-            Step::Spill { who } => {
-                self.tell(who, "exec PRAGMA cache_size=3; BEGIN IMMEDIATE")?;
-                if self.connections[who].is_in_transaction {
-                    self.put(who, 100, 60, 3_000)?;
-                    if self.model.is_journal_live() {
-                        self.count("spills");
-                    }
-                }
-            }
-            Step::Commit { who } => drop(self.tell(who, "exec COMMIT")?),
-            Step::Rollback { who } => drop(self.tell(who, "exec ROLLBACK")?),
-            Step::Shrink { who, vacuum } => {
-                let how = if vacuum { "VACUUM" } else { "PRAGMA incremental_vacuum" };
-                self.tell(who, &format!("exec DELETE FROM t WHERE id%8; {how}"))?;
-            }
-            Step::Journal { who, mode } => {
-                self.tell(who, &format!("exec PRAGMA journal_mode={mode}"))?;
-            }
-            Step::Exclusive { who, on } => {
-                let mode = if on { "EXCLUSIVE" } else { "NORMAL" };
-                // It is left with the next read.
-                let read = "SELECT count(*) FROM sqlite_schema";
-                let told = self.tell(who, &format!("exec PRAGMA locking_mode={mode}; {read}"))?;
-                self.connections[who].is_exclusive |= on;
-                if !on && told.is_some() && !self.connections[who].is_in_transaction {
-                    self.connections[who].is_exclusive = false;
-                }
-            }
-            Step::Close { who } => self.close(who)?,
-            Step::Kill { process } => {
-                if self.model.is_journal_live() && self.processes[process].is_some() {
-                    self.count("kills beside a live journal");
-                }
-                self.kill(process);
-            }
-            Step::Die {
-                process,
-                calls,
-                unlocks,
-            } => {
-                let who = PROCESS_OF.iter().position(|of| *of == process).unwrap_or(0);
-                if who != FOREIGN && self.processes[process].is_some() {
-                    self.ask(who, &format!("die {who} {calls} {unlocks}"))?;
-                }
-            }
-            Step::Copy { target, points } => drop(self.copy(target % targets, points)?),
-            Step::KillCopier => self.carrier.kill(),
-            Step::Flush => self.flush_all()?,
-            Step::Away { target } => trial::take_away(&self.model.targets[target % targets].name),
-            Step::Spoil { target, n, spoil } => {
-                trial::spoil(&self.model.targets[target % targets].name, n, spoil);
-            }
-            Step::Mend { target } => trial::mend(&self.model.targets[target % targets].name),
-            Step::Lose { target, loss } => self.lose(target % targets, loss),
-            Step::Reboot { wiped } => {
-                self.reboot();
-                if wiped {
-                    drop(std::fs::remove_dir_all(self.dir.path().join("spool")));
-                }
-            }
-            Step::LoseFolder => {
-                if let Some(folder) = self.spool().contents().ok().and_then(|it| it.boot) {
-                    drop(std::fs::remove_dir_all(folder));
-                }
-            }
-            Step::Move(how) => self.move_file(how)?,
-        }
-        self.check()
-    }
-
-    fn put(&mut self, who: usize, first: u16, count: u16, len: u16) -> Result<(), String> {
-        self.number += 1;
-        let command = format!("put {first} {count} {len} {}", self.number);
-        if self.tell(who, &command)?.is_some() && who == FOREIGN {
-            self.count("foreign writes");
-        }
-        Ok(())
-    }
-
-    fn close(&mut self, who: usize) -> Result<(), String> {
-        if self.connections[who].is_open {
-            self.ask(who, &format!("close {who}"))?;
-            self.connections[who] = Connection::default();
-        }
-        Ok(())
-    }
-
-    fn lose(&mut self, target: usize, loss: Loss) {
-        let target = &mut self.model.targets[target];
-        let was_there = target.manifest_path().exists();
-        if loss != Loss::Packs {
-            drop(std::fs::remove_file(target.manifest_path()));
-            target.is_lost |= was_there;
-        }
-        if loss != Loss::Manifest {
-            drop(std::fs::remove_dir_all(target.root.join("packs")));
-        }
-        target.is_torn |= loss == Loss::Packs && was_there;
-    }
-
-    /// Nobody with a right mind moves a database away under an open transaction: its journal would be the next file's.
-    fn move_file(&mut self, how: Move) -> Result<(), String> {
-        let (path, spare) = (self.path().to_owned(), self.spare_path());
-        if self.is_held() || self.model.is_journal_live() || self.model.is_missing {
-            return Ok(());
-        }
-        match how {
-            Move::Unlink => drop(std::fs::remove_file(&path)),
-            Move::Away => drop(std::fs::rename(&path, &spare)),
-            Move::Replace if spare.exists() => drop(std::fs::rename(&spare, &path)),
-            Move::CopyOver if spare.exists() => {
-                // By their own counters SQLite's caches could not tell one history from the other.
-                for who in 0..CONNECTIONS {
-                    self.close(who)?;
-                }
-                // The file's clock has ticked since.
-                std::thread::sleep(Duration::from_millis(12));
-                drop(std::fs::copy(&spare, &path));
-                self.count("moves");
-                return Ok(());
-            }
-            Move::Replace | Move::CopyOver => {
-                drop(std::fs::copy(&path, &spare));
-                return Ok(());
-            }
-        }
-        self.count("moves");
-        for connection in self.connections.iter_mut().filter(|it| it.is_open) {
-            connection.is_stale = true;
         }
         Ok(())
     }

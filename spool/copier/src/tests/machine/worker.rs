@@ -161,7 +161,11 @@ fn worker() {
         })
         .unwrap();
     }
-    let vfs = if vfs == "verneuil" { c"mortal" } else { c"unix" };
+    let vfs = if vfs == "verneuil" {
+        c"mortal"
+    } else {
+        c"unix"
+    };
     let mut connections = HashMap::new();
     for line in std::io::stdin().lock().lines() {
         let answer = match obey(&mut connections, &dir.join("x.db"), vfs, &line.unwrap()) {
@@ -210,9 +214,7 @@ fn obey(
         }
         other => unreachable!("{other}"),
     }
-    let is_writing = connections
-        .get(&slot)
-        .is_some_and(|db| !db.is_autocommit());
+    let is_writing = connections.get(&slot).is_some_and(|db| !db.is_autocommit());
     Ok(is_writing.to_string())
 }
 
