@@ -205,6 +205,7 @@ fn fault() -> impl Strategy<Value = Step> {
 }
 
 fn single() -> impl Strategy<Value = Step> {
+    let moves = vec![Move::Unlink, Move::Away, Move::Replace, Move::CopyOver];
     let modes = vec!["DELETE", "TRUNCATE", "PERSIST"];
     prop_oneof![
         12 => put(who()),
@@ -220,27 +221,13 @@ fn single() -> impl Strategy<Value = Step> {
         1 => who().prop_map(|who| Step::Close { who }),
         2 => (0..PROCESSES).prop_map(|process| Step::Kill { process }),
         2 => Just(Step::KillCopier),
-        5 => Just(Step::Flush),
+        3 => Just(Step::Flush),
         4 => fault(),
         1 => any::<bool>().prop_map(|wiped| Step::Reboot { wiped }),
         1 => Just(Step::LoseFolder),
-        2 => moving().prop_map(Step::Move),
-        1 => bulk(),
+        2 => select(moves).prop_map(Step::Move),
+        1 => (ours(), 1..5u8).prop_map(|(who, times)| Step::Bulk { who, times }),
     ]
-}
-
-fn moving() -> impl Strategy<Value = Move> {
-    select(vec![
-        Move::Unlink,
-        Move::Away,
-        Move::Replace,
-        Move::CopyOver,
-    ])
-}
-
-/// Three of them are more than the log of the largest database here holds; twelve would break its bound.
-fn bulk() -> impl Strategy<Value = Step> {
-    (ours(), select(vec![1u8, 2, 3, 4, 12])).prop_map(|(who, times)| Step::Bulk { who, times })
 }
 
 /// The process of `who` dies while that writes.
@@ -291,21 +278,6 @@ fn phrase() -> impl Strategy<Value = Vec<Step>> {
         // A copier dies half way, with others at work.
         2 => (put(ours()), copy(), put(who()), copy()).prop_map(|(a, b, c, d)| {
             vec![a, b, c, Step::KillCopier, d]
-        }),
-        // The log overflows; what comes after is logged again.
-        1 => (bulk(), put(who()), copy()).prop_map(|(a, b, c)| vec![a, b, c, Step::Flush]),
-        // A flush meets a fault, and the next one none.
-        2 => (fault(), put(who()), 0..2usize).prop_map(|(a, b, target)| {
-            vec![a, b, Step::Flush, Step::Mend { target }, Step::Flush]
-        }),
-        // The file becomes another one, or an earlier one of itself.
-        2 => (put(ours()), moving(), put(who())).prop_map(|(a, how, b)| {
-            let mut steps = vec![Step::Move(Move::Replace), a];
-            steps.extend(drain());
-            steps.push(Step::Move(how));
-            steps.extend(drain());
-            steps.push(b);
-            steps
         }),
         // A target is behind, and the other goes on.
         1 => (put(ours()), put(ours()), put(who())).prop_map(|(a, b, c)| {
