@@ -19,6 +19,7 @@ use verneuil_spool::{Database, TargetId};
 use verneuil_store::{Condition, ETag, ErrorKind, GetOptions, Got, Space, Store, StoreError};
 
 use crate::error::CopyError;
+use crate::requests;
 
 /// Requests of one publication that are under way at once: enough to hide the latency of a store, few enough that 4 MiB each stay small.
 pub(crate) const REQUESTS_AT_ONCE: usize = 4;
@@ -242,10 +243,7 @@ impl Base {
             Some(etag) => Condition::Matches(etag.clone()),
             None => Condition::Absent,
         };
-        let etag = match store
-            .put(Space::Manifests, &self.key, body, condition)
-            .await
-        {
+        let etag = match requests::put(store, Space::Manifests, &self.key, body, condition).await {
             Ok(etag) => etag,
             Err(error) if error.kind == ErrorKind::PreconditionFailed => {
                 self.recognise_own(store, &updated.manifest, error).await?
@@ -274,9 +272,8 @@ impl Base {
         ours: &Manifest,
         refused: StoreError,
     ) -> Result<ETag, CopyError> {
-        let Got::Object { body, etag, .. } = store
-            .get(Space::Manifests, &self.key, GetOptions::default())
-            .await?
+        let Got::Object { body, etag, .. } =
+            requests::get(store, Space::Manifests, &self.key, GetOptions::default()).await?
         else {
             return Err(refused.into());
         };
@@ -333,10 +330,7 @@ impl Base {
 
 /// A manifest and its version; `None` if there is none.
 async fn read_manifest(store: &Store, key: &str) -> Result<Option<(Bytes, ETag)>, CopyError> {
-    match store
-        .get(Space::Manifests, key, GetOptions::default())
-        .await
-    {
+    match requests::get(store, Space::Manifests, key, GetOptions::default()).await {
         Ok(Got::Object { body, etag, .. }) => Ok(Some((body, etag))),
         // An unconditional GET is never answered "not modified"; a store that does is treated as one that has no manifest.
         Ok(Got::NotModified) => Ok(None),
@@ -350,15 +344,15 @@ pub(crate) async fn put_packs(store: &Store, packs: Vec<Pack>) -> Result<(), Cop
     stream::iter(packs)
         .map(|pack| async move {
             // Content-addressed: writing it again writes the same.
-            store
-                .put(
-                    Space::Chunks,
-                    &pack_key(pack.id),
-                    Bytes::from(pack.body),
-                    Condition::None,
-                )
-                .await
-                .map(drop)
+            requests::put(
+                store,
+                Space::Chunks,
+                &pack_key(pack.id),
+                Bytes::from(pack.body),
+                Condition::None,
+            )
+            .await
+            .map(drop)
         })
         .buffer_unordered(REQUESTS_AT_ONCE)
         .try_collect::<()>()
@@ -393,13 +387,13 @@ async fn get_frame(
     raw_len_max: usize,
 ) -> Result<Vec<u8>, CopyError> {
     let range = u64::from(frame.offset)..u64::from(frame.offset) + u64::from(frame.len);
-    let body = match store
-        .get(
-            Space::Chunks,
-            &pack_key(frame.pack),
-            GetOptions::range(range),
-        )
-        .await
+    let body = match requests::get(
+        store,
+        Space::Chunks,
+        &pack_key(frame.pack),
+        GetOptions::range(range),
+    )
+    .await
     {
         Ok(Got::Object { body, .. }) => body,
         Ok(Got::NotModified) => Bytes::new(),

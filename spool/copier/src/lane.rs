@@ -29,7 +29,7 @@ const FLUSH_BLOCKED_PATIENCE: Duration = Duration::from_secs(10);
 const BLOCKED_PAUSE: Duration = Duration::from_millis(250);
 
 /// What a try has come to.
-enum Tried {
+pub(crate) enum Tried {
     Outcome(Outcome),
     /// Another copier holds the lock.
     Elsewhere,
@@ -168,7 +168,7 @@ impl Lane {
     }
 
     /// One turn: takes the copier's lock (or joins the lanes that have it), advances as far as possible, leaves the lock.
-    async fn attempt(&mut self, db: &Arc<Database>, is_explicit: bool) -> Tried {
+    pub(crate) async fn attempt(&mut self, db: &Arc<Database>, is_explicit: bool) -> Tried {
         // Never closed, so that acquiring can't fail.
         let destination = self.destination.clone();
         let _permit = destination.publishing.acquire().await;
@@ -231,7 +231,7 @@ impl Lane {
 
     /// Until nothing is pending. One publication alone doesn't say so: a dead writer's leftovers and foreign commits are seen when the log is
     /// empty. A second one does, for whoever has committed in between has looked for both before it began to write.
-    async fn flush(&mut self, db: &Arc<Database>, request: &FlushRequest) -> Tried {
+    pub(crate) async fn flush(&mut self, db: &Arc<Database>, request: &FlushRequest) -> Tried {
         let deadline = Instant::now() + FLUSH_BLOCKED_PATIENCE;
         let mut published = 0;
         loop {

@@ -27,7 +27,7 @@ pub(crate) struct FlushRequest {
 
 /// Ships what is committed. Cheap until the first [`Copier::serve`], which starts its threads.
 pub struct Copier {
-    shared: Arc<Shared>,
+    pub(crate) shared: Arc<Shared>,
     /// By the target's name; what could not be started is tried again.
     destinations: Mutex<HashMap<String, (Arc<Destination>, Threads)>>,
 }

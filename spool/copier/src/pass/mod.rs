@@ -368,6 +368,8 @@ impl Pass {
     }
 
     async fn boundary(&self) {
+        #[cfg(test)]
+        crate::tests::trial::point().await;
         if self.slow_motion {
             tokio::task::yield_now().await;
         }

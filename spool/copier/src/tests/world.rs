@@ -319,42 +319,7 @@ impl World {
     pub(super) fn bytes_in(&self, root: &Path) -> Option<Vec<u8>> {
         let key = manifest_key("here", self.path.as_os_str().as_bytes());
         let manifest = Manifest::decode(&std::fs::read(root.join(key)).ok()?).unwrap();
-        let frame = |at: verneuil_format::FrameRef, max: usize| {
-            let pack = std::fs::read(root.join(pack_key(at.pack)))
-                .expect("P6: a manifest names only what is there");
-            decode_frame(&pack[at.offset as usize..][..at.len as usize], max).unwrap()
-        };
-        let mut nodes: HashMap<NodeId, Arc<Node>> = HashMap::new();
-        let mut bytes = Vec::new();
-        for index in 0..manifest.chunk_count() {
-            let view = loop {
-                match manifest.chunk(ChunkIndex(index), &nodes) {
-                    Ok(view) => break view,
-                    Err(LookupError::Missing(missing)) => {
-                        for node in missing {
-                            nodes.insert(
-                                node.id,
-                                Arc::new(
-                                    Node::decode(
-                                        &node,
-                                        &frame(node.at, limits::NODE_LEN_MAX_BYTES),
-                                    )
-                                    .unwrap(),
-                                ),
-                            );
-                        }
-                    }
-                    Err(error) => panic!("{error}"),
-                }
-            };
-            let stored = match view.entry.stored {
-                Stored::Zero => Vec::new(),
-                Stored::Frame(at) => frame(at, CHUNK as usize),
-            };
-            bytes.extend(assemble(&view, stored).unwrap());
-        }
-        assert_eq!(bytes.len() as u64, manifest.file_len());
-        Some(bytes)
+        Some(bytes_of(root, &manifest).expect("P6: a manifest names only what is there"))
     }
 
     /// P5: what is published is a committed state, and none before the last one seen.
@@ -380,4 +345,49 @@ impl World {
             "a quiet database is published in full"
         );
     }
+}
+
+/// The bytes of the snapshot that `manifest` describes, from the directory store at `root`; else what is missing or wrong.
+pub(super) fn bytes_of(root: &Path, manifest: &Manifest) -> Result<Vec<u8>, String> {
+    let frame = |at: verneuil_format::FrameRef, max: usize| {
+        let key = pack_key(at.pack);
+        let pack = std::fs::read(root.join(&key)).map_err(|error| format!("{key}: {error}"))?;
+        let frame = pack
+            .get(at.offset as usize..)
+            .and_then(|rest| rest.get(..at.len as usize))
+            .ok_or_else(|| format!("{key} is too short"))?;
+        decode_frame(frame, max).map_err(|error| format!("{key}: {error}"))
+    };
+    let mut nodes: HashMap<NodeId, Arc<Node>> = HashMap::new();
+    let mut bytes = Vec::new();
+    for index in 0..manifest.chunk_count() {
+        let view = loop {
+            match manifest.chunk(ChunkIndex(index), &nodes) {
+                Ok(view) => break view,
+                Err(LookupError::Missing(missing)) => {
+                    for node in missing {
+                        let raw = frame(node.at, limits::NODE_LEN_MAX_BYTES)?;
+                        let decoded =
+                            Node::decode(&node, &raw).map_err(|error| error.to_string())?;
+                        nodes.insert(node.id, Arc::new(decoded));
+                    }
+                }
+                Err(error) => return Err(error.to_string()),
+            }
+        };
+        let stored = match view.entry.stored {
+            Stored::Zero => Vec::new(),
+            Stored::Frame(at) => frame(at, CHUNK as usize)?,
+        };
+        // Checks the chunk against its id.
+        bytes.extend(assemble(&view, stored).map_err(|error| error.to_string())?);
+    }
+    if bytes.len() as u64 != manifest.file_len() {
+        return Err(format!(
+            "{} bytes instead of {}",
+            bytes.len(),
+            manifest.file_len()
+        ));
+    }
+    Ok(bytes)
 }
