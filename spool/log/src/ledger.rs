@@ -5,17 +5,17 @@
 //! missed in its share.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 
 use crate::chunks::ChunkSet;
 use crate::database::Database;
 use crate::drain::{CopierLock, Need};
 use crate::error::SpoolError;
-use crate::map::{SEGMENT_CHUNKS, SEGMENTS_MAX};
+use crate::layout::{SEGMENT_CHUNKS, SEGMENTS_MAX};
 use crate::replay::Replay;
 use crate::replays::Replays;
+use crate::sync::{AtomicBool, Mutex, MutexGuard};
 use crate::target::{Lacks, TargetId, TargetRecord, now_ns};
 
 /// Generations that wait for one target. Each costs an index in memory, and a file that has no name any more.
