@@ -84,6 +84,7 @@ pub(super) fn catch_up(place: &Place) {
 
 pub(super) fn overflow(place: &Place) {
     let (world, copier) = settled(place, 3);
+    commit(&world, writes(1, &[1]));
     let writer = writer(&world, [TOO_LARGE, writes(2, &[1])]);
     copier.round();
     join(writer);
