@@ -4,8 +4,6 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
-use std::sync::atomic::Ordering::SeqCst;
-use std::sync::atomic::fence;
 
 use verneuil_dbfile::{Header, read_header};
 
@@ -14,6 +12,7 @@ use crate::control::LogHead;
 use crate::error::SpoolError;
 use crate::record::{self, NewEntry, RecordHead, encoded_len};
 use crate::spans::Spans;
+use crate::sync::system_call;
 use crate::target::now_ns;
 use crate::transaction::Transaction;
 
@@ -88,14 +87,10 @@ impl Transaction {
                 }
                 log => log?,
             };
-            fence(SeqCst);
             // At `len`, never at the end of the file: what lies beyond is the torn record of a dead writer.
-            log.write_all_at(buffer, u64::from(head.len_bytes))
-                .map_err(SpoolError::io(
-                    "write",
-                    &self.folder.log_path(head.generation),
-                ))?;
-            fence(SeqCst);
+            system_call(|| log.write_all_at(buffer, u64::from(head.len_bytes))).map_err(
+                SpoolError::io("write", &self.folder.log_path(head.generation)),
+            )?;
             let after = LogHead {
                 len_bytes: head.len_bytes + len as u32,
                 ..head

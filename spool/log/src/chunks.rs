@@ -1,13 +1,13 @@
 //! Sets of chunk numbers, by words: a writer's own dirty chunks, and what the copier needs. Shaped like the control page's bitmaps.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::AcqRel;
 
-use crate::map::{SEGMENT_CHUNKS, SEGMENT_WORDS};
+use crate::layout::{SEGMENT_CHUNKS, SEGMENT_WORDS};
+use crate::sync::{AtomicU64, scaled};
 
 /// Length of a chunk: the unit of tracking, hashing and storing.
-pub const CHUNK_LEN_BYTES: u64 = 65_536;
+pub const CHUNK_LEN_BYTES: u64 = scaled(65_536, 128);
 
 /// How many chunks a file of `len_bytes` has.
 pub(crate) fn chunk_count(len_bytes: u64) -> u64 {

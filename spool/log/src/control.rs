@@ -7,11 +7,12 @@
 use std::fs::File;
 use std::path::Path;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release, SeqCst};
-use std::sync::atomic::{AtomicU64, fence};
 
 use crate::chunks::{ChunkSet, set_bits};
 use crate::error::SpoolError;
-use crate::map::{CHUNKS_MAX, Header, Map, SEGMENT_CHUNKS, SEGMENT_WORDS, SEGMENTS_MAX, Segment};
+use crate::layout::{CHUNKS_MAX, Header, SEGMENT_CHUNKS, SEGMENT_WORDS, SEGMENTS_MAX, Segment};
+use crate::map::Map;
+use crate::sync::{AtomicU64, fence};
 
 /// "VNLCTL" and the version of the layout.
 pub(crate) const MAGIC: u64 = u64::from_le_bytes(*b"VNLCTL\x00\x02");

@@ -5,7 +5,6 @@ use std::collections::HashMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering::SeqCst;
-use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
 use std::time::{Duration, Instant};
 
@@ -17,6 +16,7 @@ use crate::error::SpoolError;
 use crate::folder::{Folder, read_record};
 use crate::progress::Progress;
 use crate::spool::Spool;
+use crate::sync::{AtomicBool, AtomicU64};
 
 /// How long a spool that could not be used is left alone. Short enough to resume soon, long enough that a commit's average cost stays nil.
 const RETRY_PERIOD: Duration = Duration::from_secs(5);
@@ -212,7 +212,8 @@ impl Database {
 
     /// Lets the waker be called again. Call it before looking at what is pending, or the last commit may be missed.
     pub fn arm(&self) {
-        self.signalled.store(false, SeqCst);
+        // Swapped and not stored: it takes over what a waker's swap before it has released, which is the commit that nobody is woken for.
+        self.signalled.swap(false, SeqCst);
     }
 
     /// What the spool holds now; `None` while there is none.

@@ -4,7 +4,6 @@
 use std::fs::TryLockError;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Release, SeqCst};
-use std::sync::atomic::fence;
 
 use verneuil_dbfile::Unshared;
 
@@ -14,10 +13,11 @@ use crate::control::Seen;
 use crate::database::Database;
 use crate::error::SpoolError;
 use crate::folder::Folder;
-use crate::map::SEGMENT_CHUNKS;
+use crate::layout::SEGMENT_CHUNKS;
 use crate::progress::{Progress, known_cc};
 use crate::replay::Replay;
 use crate::spool::{open_private, remove_asides};
+use crate::sync::{fence, system_call};
 use crate::target::{TargetId, TargetRecord, read_records};
 
 /// Chunks that the copier must read from the file.
@@ -249,7 +249,7 @@ impl CopierLock {
 
     fn collect(
         &self,
-        load: impl Fn(&crate::map::Segment, usize) -> u64,
+        load: impl Fn(&crate::layout::Segment, usize) -> u64,
     ) -> Result<ChunkSet, SpoolError> {
         let mut set = ChunkSet::default();
         self.folder.control.each_segment(|first, segment| {
@@ -352,13 +352,11 @@ impl CopierLock {
                 "has a length that nobody knows",
             ));
         };
-        Replay::read(
-            &path,
-            LogHead {
-                generation: sealed.generation,
-                len_bytes,
-            },
-        )
+        let head = LogHead {
+            generation: sealed.generation,
+            len_bytes,
+        };
+        system_call(|| Replay::read(&path, head))
     }
 
     /// Reads the current log; `None` while it is empty. It may lose its content when it is sealed: the caller sees to it that it isn't.

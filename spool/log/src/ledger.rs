@@ -5,17 +5,17 @@
 //! missed in its share.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 
 use crate::chunks::ChunkSet;
 use crate::database::Database;
 use crate::drain::{CopierLock, Need};
 use crate::error::SpoolError;
-use crate::map::CHUNKS_MAX;
+use crate::layout::CHUNKS_MAX;
 use crate::replay::Replay;
 use crate::replays::Replays;
+use crate::sync::{AtomicBool, Mutex, MutexGuard};
 use crate::target::{Lacks, TargetId, TargetRecord, now_ns};
 use crate::view::View;
 

@@ -5,12 +5,13 @@
 //! ("writer step 5", "copier step 8").
 //!
 //! - `spool`, `folder`: directories and small files; `private`: how they are opened;
-//! - `map` (the only unsafe code), `control`, `chunks`: the control page;
+//! - `layout`, `map` (the only unsafe code), `control`, `chunks`: the control page;
 //! - `record`, `spans`, `replay`: the change log;
 //! - `database`: what the connections and the copier of a process share;
 //! - `writer`, `transaction`, `append`, `place`: the write side, writer steps 1 to 7;
 //! - `drain`: what the copier may do to control page and logs; `ledger`, `target`, `replays`: what each target lacks (copier steps 1 to 3, 8 to 10);
-//! - `view`: what would be published now, for the self-check; `progress`: all of it at a glance.
+//! - `view`: what would be published now, for the self-check; `progress`: all of it at a glance;
+//! - `sync`: the atomics, which are those of a model checker in `model`.
 
 #![deny(unsafe_code)]
 
@@ -21,9 +22,13 @@ mod database;
 mod drain;
 mod error;
 mod folder;
+mod layout;
 mod ledger;
+#[cfg_attr(verneuil_loom, path = "model/map.rs")]
 #[allow(unsafe_code)]
 mod map;
+#[cfg(verneuil_loom)]
+mod model;
 mod place;
 mod private;
 mod progress;
@@ -32,6 +37,7 @@ mod replay;
 mod replays;
 mod spans;
 mod spool;
+mod sync;
 mod target;
 mod transaction;
 mod view;

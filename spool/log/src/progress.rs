@@ -1,12 +1,12 @@
 //! How much of a database waits in the spool: for whoever waits for another process' copier, and for status. Reads what `writer`, `drain` and `ledger` change.
 
 use std::sync::atomic::Ordering::{Acquire, SeqCst};
-use std::sync::atomic::fence;
 
 use crate::control::{CC_UNKNOWN, LogHead};
 use crate::drain::process_lives;
 use crate::error::SpoolError;
 use crate::folder::Folder;
+use crate::sync::fence;
 use crate::target::{TargetId, TargetRecord, read_records};
 
 /// What the spool of a database holds at one moment.

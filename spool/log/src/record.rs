@@ -15,7 +15,7 @@ use std::ops::Range;
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::chunks::{CHUNK_LEN_BYTES, chunk_count, chunk_len};
-use crate::map::CHUNKS_MAX;
+use crate::layout::CHUNKS_MAX;
 use crate::spans::{SPANS_PER_CHUNK_MAX, Spans};
 use crate::transaction::COPIED_CHUNKS_MAX;
 

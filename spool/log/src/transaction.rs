@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
-use std::sync::atomic::fence;
 
 use verneuil_dbfile::{FileId, Header, read_header};
 
@@ -17,10 +16,11 @@ use crate::error::SpoolError;
 use crate::folder::Folder;
 use crate::place::Place;
 use crate::spans::{Spans, insert_file_range};
+use crate::sync::{fence, scaled};
 use crate::writer::Ended;
 
 /// A transaction that touches more chunks than this (64 MiB) is not copied: reading it back would delay the commit and take memory.
-pub(crate) const COPIED_CHUNKS_MAX: u64 = 1_024;
+pub(crate) const COPIED_CHUNKS_MAX: u64 = scaled(1_024, 2);
 
 /// A transaction that is being followed.
 #[derive(Debug)]
