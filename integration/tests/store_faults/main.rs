@@ -29,7 +29,6 @@ const CELLS_AT_ONCE: usize = 16;
 const CHOICE_VARIABLE: &str = "VERNEUIL_STORE_FAULTS";
 
 #[test]
-#[ignore = "not yet seen whole and green on an idle machine: run it with --ignored"]
 fn whatever_goes_wrong_with_whichever_request_nothing_wrong_is_published_served_or_reported()
 -> Result<()> {
     let _limit = watchdog::limit("store_faults", 900);

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 use verneuil_integration::front::{Fault, Front, Operation, Rule};
 use verneuil_integration::mount::Mount;
-use verneuil_integration::process::until;
+use verneuil_integration::process::{self, COMMAND_LIMIT, until};
 use verneuil_integration::seaweed::Seaweed;
 use verneuil_integration::session::{Program, Session};
 use verneuil_integration::setup::HOST;
@@ -76,6 +76,8 @@ impl Reader<'_> {
                 is_shown(site, &mount, before)
             })?;
         }
+        let database = site.setup.database();
+        std::fs::copy(&database, site.out("before.db"))?;
         let faulty = &self.fronts[0];
         let (begun, requests_before) = (Instant::now(), faulty.requests().len());
         faulty.play(Rule::on(self.operation, self.fault));
@@ -83,14 +85,20 @@ impl Reader<'_> {
         flush(source)?;
         self.mounted(site, &mount, before)
             .context("through the mount")?;
+        self.copied(site, &mount).context("a copy")?;
         self.restored(site).context("restore")?;
         self.listed(site).context("ls")?;
-        let requests = faulty.requests();
-        let struck = requests[requests_before..]
-            .iter()
-            .filter(|request| request.is_struck)
-            .count();
-        ensure!(struck > 0, "no such request was sent");
+        let struck = || {
+            let requests = faulty.requests();
+            let sent = requests[requests_before..].iter();
+            sent.filter(|request| request.is_struck).count()
+        };
+        // The mount looks at the store when it gets to it.
+        until("such a request is sent", RECOVERY_LIMIT, || {
+            ensure!(struck() > 0, "no such request was sent");
+            self.mounted(site, &mount, before)
+        })?;
+        let struck = struck();
         let bound = COMMANDS_REQUESTS_MAX
             + MOUNT_REQUESTS_PER_SECOND_MAX * (begun.elapsed().as_secs() as usize + 1);
         ensure!(
@@ -132,9 +140,15 @@ impl Reader<'_> {
                 ),
                 Err(error) => {
                     let said = format!("{error:#}");
-                    let is_damage = ["malformed", "not a database", "mixture", "damaged"];
+                    let is_wrong = ["not a database", "mixture", "damaged"];
                     ensure!(
-                        !is_damage.iter().any(|word| said.contains(word)),
+                        !is_wrong.iter().any(|word| said.contains(word)),
+                        "it shows damage: {said}"
+                    );
+                    // SQLite calls it "malformed" when a read gives EIO (SQLITE_IOERR_CORRUPTFS).
+                    let is_refused = mount.log().contains("read failed");
+                    ensure!(
+                        is_refused || !said.contains("malformed"),
                         "it shows damage: {said}"
                     );
                     ensure!(!self.must_succeed(), "the other store has it: {said}");
@@ -146,6 +160,18 @@ impl Reader<'_> {
                 }
             }
         }
+        Ok(())
+    }
+
+    /// A copy of the mounted file is one of the two states, byte for byte, or there is none.
+    fn copied(&self, site: &Site, mount: &Mount) -> Result<()> {
+        let (from, to) = (mount.replica(&site.setup.database()), site.out("copy.db"));
+        let finished = process::run(process::tied("cp").arg(from).arg(&to), COMMAND_LIMIT)?;
+        if finished.status.success() {
+            return same_bytes(&site.setup.database(), &to)
+                .or_else(|_| same_bytes(&site.out("before.db"), &to));
+        }
+        ensure!(!self.must_succeed(), "the other store has it: {finished:?}");
         Ok(())
     }
 

@@ -22,10 +22,13 @@ impl Intercept for WholeListing {
         _: &RuntimeComponents,
         _: &mut ConfigBag,
     ) -> Result<(), BoxError> {
+        if context.output_or_error().is_err() {
+            // It has failed for another reason, which is to be told.
+            return Ok(());
+        }
         let answer = context.response();
         let is_whole = |text: &[u8]| text.trim_ascii_end().ends_with(END);
-        // The text of an error is judged by its status.
-        if answer.status().is_success() && !answer.body().bytes().is_some_and(is_whole) {
+        if !answer.body().bytes().is_some_and(is_whole) {
             return Err("the listing breaks off before its end".into());
         }
         Ok(())
