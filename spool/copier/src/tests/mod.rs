@@ -1,6 +1,7 @@
 //! The copier against a directory store, with a writer that does to file, locks and journal what sqlite does.
 
 mod faults;
+mod panic;
 mod service;
 mod steady;
 mod targets;
