@@ -293,6 +293,14 @@ impl Copier {
         served.values().map(|served| served.lanes.len()).sum()
     }
 
+    /// How many lanes have not ended, however they did.
+    #[cfg(test)]
+    pub(crate) fn living_lanes_count(&self) -> usize {
+        let served = self.shared.served();
+        let lanes = served.values().flat_map(|served| &served.lanes);
+        lanes.filter(|lane| !lane.requests.is_closed()).count()
+    }
+
     /// At the end of the process: uploads what is pending, for as long as `limit`, to those targets that answered last time.
     pub fn drain(&self, limit: Duration) {
         let ends: Vec<(Option<Arc<Database>>, Vec<LaneEnd>)> = self

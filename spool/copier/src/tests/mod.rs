@@ -2,6 +2,7 @@
 
 mod faults;
 mod machine;
+mod panic;
 mod service;
 mod steady;
 mod targets;

@@ -11,7 +11,7 @@ use crate::{Copier, flush_spool};
 
 use super::world::World;
 
-fn runtime() -> Runtime {
+pub(super) fn runtime() -> Runtime {
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
