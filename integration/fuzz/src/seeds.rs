@@ -123,7 +123,8 @@ pub fn snapshots() -> Snapshots {
     let patched = |chunk: u32, len: usize, at: usize| {
         let mut changed = content(chunk, len).to_vec();
         changed[at..at + 300].fill(0xA5);
-        let written = Written::Ranges(vec![at as u32..at as u32 + 300]);
+        let start = at as u32;
+        let written = Written::Ranges(std::iter::once(start..start + 300).collect());
         let bytes = Bytes::from(changed);
         (chunk, Change::Bytes { bytes, written })
     };

@@ -132,7 +132,7 @@ mod tests {
     fn a_child_has_no_part_in_the_lock_of_a_file_that_is_not_shared() {
         use nix::sys::wait::waitpid;
         use nix::unistd::{ForkResult, fork};
-        use std::io::Read;
+        use std::io::{Read, Write};
         use std::os::unix::net::UnixStream;
         let path = std::env::temp_dir().join(format!("verneuil-unshared-{}", std::process::id()));
         let create = || {
@@ -144,18 +144,20 @@ mod tests {
         };
         let held = Unshared::new(create().unwrap());
         held.try_lock().unwrap();
-        let (here, mut there) = UnixStream::pair().unwrap();
+        let (mut here, mut there) = UnixStream::pair().unwrap();
         // SAFETY: the child makes system calls only, and leaves by `_exit`.
         match unsafe { fork() }.unwrap() {
             ForkResult::Child => {
                 drop(here);
-                // Lives until its parent hangs up.
-                let status = i32::from(there.read(&mut [0]).is_err());
+                // Has its own descriptors by now; lives until its parent hangs up.
+                let status = there.write_all(&[1]).and_then(|()| there.read(&mut [0]));
+                let status = i32::from(status.is_err());
                 // SAFETY: ends the process.
                 unsafe { libc::_exit(status) }
             }
             ForkResult::Parent { child } => {
                 drop(there);
+                here.read_exact(&mut [0]).unwrap();
                 // As if the parent were killed: closed without an unlock.
                 let other = create().unwrap();
                 assert!(other.try_lock().is_err());
