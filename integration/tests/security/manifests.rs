@@ -373,7 +373,7 @@ fn a_hostile_manifest_is_decoded_in_bounded_memory() -> Result<()> {
     let setup = Setup::new(Kind::Directory)?;
     for Lie { name, .. } in lies(&setup)? {
         let path = path_of(name);
-        let out = setup.path("manifest.json");
+        let out = setup.path(&format!("{name}.json"));
         let arguments = [
             "manifest",
             "--decode",

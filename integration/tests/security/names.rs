@@ -134,10 +134,11 @@ fn shown(mount: &Mount) -> Result<Vec<Vec<u8>>> {
 fn keys_of_a_hostile_store_stay_inside_cache_and_mount_and_are_printed_plainly() -> Result<()> {
     let _limit = watchdog::limit("names", 100);
     let setup = hostile()?;
-    let canary = Canary::new(&setup.path(""))?;
     let (cache, mounted) = (setup.path("cache"), setup.path("mnt"));
     std::fs::create_dir(&mounted)?;
     let before = tree(&setup.path(""))?;
+    // After our own look at everything.
+    let canary = Canary::new(&setup.path(""))?;
 
     // The list of hosts, of each host's databases, of what is below a folder; as text and as JSON.
     let hosts = setup.ctl(&["ls"])?.ok()?;
@@ -231,12 +232,20 @@ fn keys_of_a_hostile_store_stay_inside_cache_and_mount_and_are_printed_plainly()
             looked.text()
         );
     }
+    let log = mount.log();
+    ensure!(
+        log.lines()
+            .all(|line| line.starts_with("20") && !line.contains(char::is_control)),
+        "the log has lines that are none: {log}"
+    );
     drop(mount);
 
     // Nothing has come to be anywhere, but hashes in the cache, and the manifest of this test.
     canary.is_untouched()?;
     for (path, mode) in tree(&setup.path(""))? {
         if before.get(&path) == Some(&mode)
+            || path == canary.file
+            || path.starts_with(&canary.folder)
             || path == cache
             || path
                 == setup

@@ -272,10 +272,15 @@ impl Base {
         ours: &Manifest,
         refused: StoreError,
     ) -> Result<ETag, CopyError> {
-        let Got::Object { body, etag, .. } =
-            requests::get(store, Space::Manifests, &self.key, GetOptions::default()).await?
-        else {
-            return Err(refused.into());
+        let got = requests::get(store, Space::Manifests, &self.key, GetOptions::default()).await;
+        let (body, etag) = match got {
+            Ok(Got::Object { body, etag, .. }) => (body, etag),
+            Ok(Got::NotModified) => return Err(refused.into()),
+            // The store has lost it since it was read: to be begun anew.
+            Err(error) if error.is_not_found() && self.etag.is_some() => {
+                return Err(CopyError::Overtaken(refused));
+            }
+            Err(error) => return Err(error.into()),
         };
         if self.etag.as_ref() == Some(&etag) {
             // Nothing has changed since it was read: not the condition was at fault, and trying again at once changes nothing.

@@ -6,6 +6,7 @@
 use std::io;
 use std::sync::Arc;
 use std::sync::mpsc::sync_channel;
+use std::time::Duration;
 
 use nix::sys::signal::{SigSet, SigmaskHow};
 use tokio::runtime::{Builder, Handle};
@@ -21,6 +22,9 @@ const PUBLISHING_MAX: usize = 16;
 const NETWORK_THREADS: usize = 2;
 /// Threads that read, hash and compress.
 const WORK_THREADS_MAX: usize = 4;
+/// How long such a thread waits for more work: for ever. As long as there is one, work waits for it when the system refuses another thread; without
+/// any it would be lost.
+const WORK_THREAD_IDLE: Duration = Duration::from_secs(u32::MAX as u64);
 
 /// A store, and what this process spends on it.
 pub(crate) struct Destination {
@@ -83,11 +87,14 @@ fn start_threads(target: &TargetConfig) -> Result<(Handle, Threads), String> {
         let runtime = Builder::new_multi_thread()
             .worker_threads(NETWORK_THREADS)
             .max_blocking_threads(WORK_THREADS_MAX)
+            .thread_keep_alive(WORK_THREAD_IDLE)
             .thread_name("verneuil-copier")
             .enable_all()
             .build();
         match runtime {
             Ok(runtime) => {
+                // The first of them; if there can't be one, this thread ends, and whoever asked is told.
+                drop(runtime.spawn_blocking(|| ()));
                 drop(started.send(Ok(runtime.handle().clone())));
                 runtime.block_on(Store::prepare_process(&target));
                 drop(delicate);

@@ -48,8 +48,9 @@ pub enum CopyError {
         /// Generation of its manifest.
         generation: u64,
     },
-    /// Another manifest of this spool's arrived in the meantime: a PUT of a copier that was killed takes effect when the store gets to it.
-    #[error("an earlier manifest of this host's arrived late: {0}")]
+    /// The manifest in the store is not the one that was read, and no other source's: a PUT of a copier that was killed took effect late, or the store
+    /// has lost it.
+    #[error("the manifest has changed in the store since it was read: {0}")]
     Overtaken(StoreError),
     /// A background thread was lost.
     #[error("a worker thread of the copier failed: {0}; this is a bug, please report it")]

@@ -272,13 +272,14 @@ impl<N> State<N> {
     }
 }
 
+/// For logs: a store may name a file with line feeds and escape sequences.
 impl<S: Source> std::fmt::Display for LiveFile<S> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(
             f,
             "{}:{} (inode {})",
-            self.place.host,
-            String::from_utf8_lossy(&self.place.path),
+            self.place.host.escape_debug(),
+            String::from_utf8_lossy(&self.place.path).escape_debug(),
             self.ino
         )
     }

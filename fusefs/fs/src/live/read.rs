@@ -17,6 +17,10 @@ pub(super) struct Miss {
     reply: ReplyOnce,
 }
 
+/// What a reader hears when a chunk can't be had whole from any store. Not `EIO`: SQLite takes that for a damaged database ("malformed"),
+/// and there is nothing wrong with this one.
+const NOT_TO_BE_HAD: Errno = Errno::EREMOTEIO;
+
 type ReplyOnce = Arc<Mutex<Option<Reply<Vec<u8>>>>>;
 
 impl Miss {
@@ -91,7 +95,7 @@ impl<S: Source> LiveFile<S> {
             let _permit = file.shared.reads.acquire().await;
             let result = view.read(offset, len).await.map_err(|error| {
                 tracing::error!(file = %file, offset, len, %error, "read failed");
-                Errno::EIO
+                NOT_TO_BE_HAD
             });
             if let Some(id) = id {
                 file.lock().misses.remove(&id);

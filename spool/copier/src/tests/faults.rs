@@ -48,6 +48,19 @@ async fn a_writer_killed_between_commit_and_append_is_repaired_by_the_copier_alo
 }
 
 #[tokio::test]
+async fn a_manifest_that_the_store_loses_is_made_anew_by_the_very_next_publication() {
+    let mut world = World::new(4).await;
+    world.drain().await.unwrap();
+    world.transact(&[1]);
+    world.drain().await.unwrap();
+    std::fs::remove_file(world.manifest_file()).unwrap();
+    world.transact(&[2]);
+    // A flush has one try.
+    assert_eq!(world.advance().await.unwrap(), Outcome::Published);
+    world.check_complete().await;
+}
+
+#[tokio::test]
 async fn a_hot_journal_blocks_publishing_until_it_is_rolled_back() {
     let mut world = World::new(4).await;
     world.drain().await.unwrap();
