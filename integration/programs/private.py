@@ -12,7 +12,11 @@ def look(stage):
     for folder, folders, files in os.walk(spool):
         for name in folders + files:
             path = os.path.join(folder, name)
-            print(stage, format(stat.S_IMODE(os.lstat(path).st_mode), "o"), path)
+            try:
+                mode = stat.S_IMODE(os.lstat(path).st_mode)
+            except FileNotFoundError:
+                continue  # the copier is done with it
+            print(stage, format(mode, "o"), path)
 
 
 loader = sqlite3.connect(":memory:")

@@ -368,8 +368,8 @@ async fn a_catch_up_that_others_overtake_goes_on_and_reads_only_what_has_changed
     // The first target seals more generations meanwhile than are kept for the second one.
     while !poll_times(&mut behind, 1).await {
         overtaken += 1;
-        // Reading everything again after each overtaking takes more than twice as many.
-        assert!(overtaken < 150, "it reads for ever");
+        // 40 to 140, as the clock has it. Reading everything again after each overtaking takes more than 300.
+        assert!(overtaken < 280, "it reads for ever");
         world.transact(&[overtaken % 300]);
         drain(&mut world, &ledger).await;
         // The clock by which the file is stamped has to tick.

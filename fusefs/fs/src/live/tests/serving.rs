@@ -187,7 +187,7 @@ fn a_damaged_object_is_an_error_and_no_data() {
         .put_gated(PATH, database(b'a', 64, 1, 1), Some(gate.clone()));
     let handle = stage.open(1, false);
     gate.close();
-    assert_eq!(stage.read(handle, 8 * BLOCK, BLOCK), Err(Errno::EIO));
+    assert_eq!(stage.read(handle, 8 * BLOCK, BLOCK), Err(Errno::EREMOTEIO));
 }
 
 #[test]
