@@ -32,6 +32,8 @@ const PART_CHUNKS: u32 = 64;
 const PARTS_AHEAD: usize = 8;
 /// Nodes of the chunk list fetched at the same time.
 const NODE_READS_MAX: usize = 8;
+/// What the names of temporary files have in common, and no other program's: what is left of them is removed.
+const TEMP_MARK: &str = ".verneuil-restore-";
 /// A temporary file that was written to more recently may be one that is about to be locked.
 const TEMP_AGE_MIN: Duration = Duration::from_secs(60);
 
@@ -217,10 +219,10 @@ pub async fn restore_to_path(
     };
     let mut prefix = OsString::from(".");
     prefix.push(name);
-    prefix.push(".restore-");
+    prefix.push(TEMP_MARK);
     if prefix.len() > 200 {
         // A name of full length has no room for more.
-        prefix = OsString::from(".restore-");
+        prefix = OsString::from(TEMP_MARK);
     }
     sweep(&directory, &prefix);
     let temp = tempfile::Builder::new()

@@ -181,12 +181,14 @@ async fn what_killed_restores_left_is_removed_and_what_living_ones_write_is_not(
         }
         file
     };
-    drop(make(".copy.db.restore-dead", true));
-    drop(make(".other.db.restore-dead", true));
-    drop(make(".copy.db.restore-young", false));
-    let living = make(".copy.db.restore-living", true);
+    drop(make(".copy.db.verneuil-restore-dead", true));
+    drop(make(".other.db.verneuil-restore-dead", true));
+    drop(make(".copy.db.restore-notes", true));
+    drop(make(".copy.db.verneuil-restore-young", false));
+    let living = make(".copy.db.verneuil-restore-living", true);
     living.try_lock().expect("lock");
-    std::os::unix::fs::symlink("elsewhere", out_dir.join(".copy.db.restore-link")).expect("link");
+    std::os::unix::fs::symlink("elsewhere", out_dir.join(".copy.db.verneuil-restore-link"))
+        .expect("link");
     let snapshot = load(&world.client(ClientConfig::default()), &source.key).await;
     restore_to_path(&snapshot, &out, &|_, _| {})
         .await
@@ -194,10 +196,11 @@ async fn what_killed_restores_left_is_removed_and_what_living_ones_write_is_not(
     assert_eq!(
         names(&out_dir),
         [
-            ".copy.db.restore-link",
-            ".copy.db.restore-living",
-            ".copy.db.restore-young",
-            ".other.db.restore-dead",
+            ".copy.db.restore-notes",
+            ".copy.db.verneuil-restore-link",
+            ".copy.db.verneuil-restore-living",
+            ".copy.db.verneuil-restore-young",
+            ".other.db.verneuil-restore-dead",
             "copy.db"
         ]
     );
