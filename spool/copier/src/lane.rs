@@ -1,11 +1,14 @@
 //! One database on its way to one target: waits for commits and requests, paces manifests, backs off; `service` starts it, `pass` does the work.
 
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::FutureExt;
 use tokio::sync::{Notify, mpsc};
-use tokio::time::{Instant, sleep_until, timeout_at};
+use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 use verneuil_dbfile::occupy_standard_streams;
 use verneuil_format::Identity;
 use verneuil_spool::{Database, Ledger, Spool, TargetId};
@@ -23,6 +26,8 @@ const POLL_PERIOD: Duration = Duration::from_secs(5);
 const BACKOFF_FIRST: Duration = Duration::from_secs(1);
 /// Longest pause after failures: what a store that comes back may have to wait for.
 const BACKOFF_MAX: Duration = Duration::from_secs(30);
+/// How long a lane that panicked does nothing.
+const PANIC_PAUSE: Duration = Duration::from_secs(5);
 /// How long a flush waits for a writer to end its transaction. Whoever asks from within one would wait for himself.
 const FLUSH_BLOCKED_PATIENCE: Duration = Duration::from_secs(10);
 /// Pause when a writer or another copier is in the way.
@@ -81,7 +86,41 @@ impl Lane {
     }
 
     /// Serves the database until the application has closed it and nothing is pending.
+    ///
+    /// A panic ends a turn and not the lane. Whoever waits for a flush then is told that the task has ended.
     pub(crate) async fn run(mut self, mut inbox: mpsc::UnboundedReceiver<FlushRequest>) {
+        while let Err(panic) = AssertUnwindSafe(self.serve(&mut inbox))
+            .catch_unwind()
+            .await
+        {
+            // The logger may be what panics.
+            drop(catch_unwind(AssertUnwindSafe(|| {
+                self.begin_anew(panic.as_ref())
+            })));
+            sleep(PANIC_PAUSE).await;
+            self.wake.notify_one();
+        }
+    }
+
+    /// After a panic (a bug, or a system that refuses threads), which is as good as `kill -9` of this lane alone: what it knew is in the spool.
+    fn begin_anew(&mut self, panic: &(dyn Any + Send)) {
+        (self.parked, self.stuck, self.has_succeeded) = (None, None, false);
+        self.mood.set(false);
+        let said = panic.downcast_ref::<String>().map(String::as_str);
+        let said = said.or_else(|| panic.downcast_ref::<&str>().copied());
+        let error = format!(
+            "the copier panicked and begins anew: {}",
+            said.unwrap_or("it did not say why")
+        );
+        let db = self.shared.open_database(&self.path);
+        if let Some(Ok(Some(ledger))) = db.map(|db| self.ledger.enter(&db)) {
+            // For the status; the log has it anyway.
+            drop(ledger.note_error(self.id, Some(&error)));
+        }
+        tracing::error!(db = %self.path.display(), target = %self.destination.name, %error);
+    }
+
+    async fn serve(&mut self, inbox: &mut mpsc::UnboundedReceiver<FlushRequest>) {
         let mut next_try = Instant::now() + POLL_PERIOD;
         if self.shared.is_first_of(&self.spool) {
             let spool = self.spool.clone();
@@ -101,7 +140,7 @@ impl Lane {
             };
             let request = match request {
                 Some(request) => Some(request),
-                None => self.hold_back(&mut inbox).await,
+                None => self.hold_back(inbox).await,
             };
             let db = match self.shared.open_database(&self.path) {
                 Some(db) => db,
@@ -245,7 +284,7 @@ impl Lane {
                 Tried::Outcome(Outcome::Blocked(Blocked::Writing | Blocked::Moving))
                     if Instant::now() < deadline =>
                 {
-                    tokio::time::sleep(BLOCKED_PAUSE).await;
+                    sleep(BLOCKED_PAUSE).await;
                     continue;
                 }
                 Tried::Outcome(Outcome::Blocked(blocked)) => Err(FlushError::Blocked(*blocked)),

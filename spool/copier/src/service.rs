@@ -176,8 +176,6 @@ impl Copier {
                 lanes: Vec::new(),
             });
         entry.database = Arc::downgrade(db);
-        // A lane that panicked must not be the last one.
-        entry.lanes.retain(|lane| !lane.requests.is_closed());
         for destination in destinations {
             let id = target_id(&destination.target, db);
             if entry.lanes.iter().any(|lane| lane.id == id) {
@@ -291,14 +289,6 @@ impl Copier {
     pub(crate) fn lanes_count(&self) -> usize {
         let served = self.shared.served();
         served.values().map(|served| served.lanes.len()).sum()
-    }
-
-    /// How many lanes have not ended, however they did.
-    #[cfg(test)]
-    pub(crate) fn living_lanes_count(&self) -> usize {
-        let served = self.shared.served();
-        let lanes = served.values().flat_map(|served| &served.lanes);
-        lanes.filter(|lane| !lane.requests.is_closed()).count()
     }
 
     /// At the end of the process: uploads what is pending, for as long as `limit`, to those targets that answered last time.

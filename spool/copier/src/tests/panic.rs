@@ -13,6 +13,7 @@ use verneuil_config::CopierConfig;
 use super::service::runtime;
 use super::world::World;
 use crate::Copier;
+use crate::error::FlushError;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -56,8 +57,8 @@ impl Subscriber for Logger {
     fn exit(&self, _: &Id) {}
 }
 
-/// Lets the lane of `world` die while its store is away, and brings the store back.
-fn kill_lane(world: &mut World, copier: &Copier) {
+/// The store of a world goes away, and whoever warns of it panics; returns what brings it back.
+fn plant(world: &World) -> impl FnOnce() + use<> {
     static LOGGER: Once = Once::new();
     LOGGER.call_once(|| tracing::subscriber::set_global_default(Logger).unwrap());
     let (store, away) = (
@@ -67,42 +68,52 @@ fn kill_lane(world: &mut World, copier: &Copier) {
     fs::rename(&store, &away).unwrap();
     fs::write(&store, "not a directory").unwrap();
     *FATAL.lock().unwrap() = Some(world.path.clone());
-    world.transact(&[1]);
+    move || {
+        fs::remove_file(&store).unwrap();
+        fs::rename(&away, &store).unwrap();
+    }
+}
+
+fn wait_for(what: &str, mut is_there: impl FnMut() -> bool) {
     let begun = Instant::now();
-    while FATAL.lock().unwrap().is_some() {
-        assert!(begun.elapsed() < PATIENCE, "the lane does not complain");
-        std::thread::sleep(Duration::from_millis(5));
+    while !is_there() {
+        assert!(begun.elapsed() < PATIENCE, "{what}: not seen");
+        std::thread::sleep(Duration::from_millis(20));
     }
-    while copier.living_lanes_count() > 0 {
-        assert!(begun.elapsed() < PATIENCE, "the lane lives on");
-        std::thread::sleep(Duration::from_millis(5));
-    }
-    fs::remove_file(&store).unwrap();
-    fs::rename(&away, &store).unwrap();
 }
 
 #[test]
-fn a_panicked_lane_is_restarted() {
+fn a_panicked_lane_says_so_and_begins_anew_by_itself() {
     let runtime = runtime();
     let mut world = runtime.block_on(World::new(2));
     let copier = Copier::new(&CopierConfig::default(), &[]);
     copier.flush(&world.db, Some(PATIENCE)).unwrap();
 
-    // By the next connection that is opened: what was committed before arrives, and what is committed after.
-    kill_lane(&mut world, &copier);
-    copier.serve(&world.db).unwrap();
+    // Nobody opens, closes or flushes anything.
+    let bring_back = plant(&world);
+    world.transact(&[1]);
+    wait_for("a panic in the status", || {
+        world
+            .noted_error()
+            .is_some_and(|error| error.contains("panicked") && error.contains("this logger fails"))
+    });
+    bring_back();
     for chunk in [0, 1] {
-        let begun = Instant::now();
-        while runtime.block_on(world.published_bytes()) != Some(fs::read(&world.path).unwrap()) {
-            assert!(begun.elapsed() < PATIENCE, "nothing arrives");
-            std::thread::sleep(Duration::from_millis(20));
-        }
+        let committed = fs::read(&world.path).unwrap();
+        wait_for("what was committed", || {
+            runtime.block_on(world.published_bytes()).as_ref() == Some(&committed)
+        });
         world.transact(&[chunk]);
     }
-
-    // By the next flush.
     copier.flush(&world.db, Some(PATIENCE)).unwrap();
-    kill_lane(&mut world, &copier);
+    assert_eq!(world.noted_error(), None);
+
+    // A flush that meets the panic fails, the next one does not.
+    let bring_back = plant(&world);
+    world.transact(&[1]);
+    let error = copier.flush(&world.db, Some(PATIENCE)).unwrap_err();
+    assert!(matches!(error, FlushError::Stopped(_)), "{error}");
+    bring_back();
     copier.flush(&world.db, Some(PATIENCE)).unwrap();
     runtime.block_on(world.check_complete());
 }
