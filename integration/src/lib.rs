@@ -6,6 +6,7 @@
 //! limit, every child dies with the thread that started it, every mount is undone lazily.
 
 pub mod boot;
+pub mod dialogue;
 pub mod fault;
 pub mod footprint;
 pub mod front;

@@ -1,20 +1,15 @@
 //! The sqlite programs that the products must get along with, as one kind of session: statements in, rows out.
 //! The tests open sessions; `programs/session.py` and `bin/verneuil-test-sqlite.rs` are two of the programs behind them.
 
-use std::io::{BufRead, BufReader, Write};
-use std::process::{Child, ChildStdin, Command, Stdio};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
-use std::time::Duration;
+use std::io::ErrorKind;
+use std::process::Command;
 
 use anyhow::{Context, Result, bail, ensure};
-use tempfile::NamedTempFile;
 
 use crate::boot::Boot;
+use crate::dialogue::{Dialogue, LINE_LIMIT};
 use crate::paths;
 use crate::process;
-
-/// Longest wait for the answer to one batch of statements.
-const ANSWER_LIMIT: Duration = Duration::from_secs(60);
 
 /// A program that contains an sqlite.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,10 +69,7 @@ pub struct Opening<'a> {
 #[derive(Debug)]
 pub struct Session {
     program: Program,
-    child: Child,
-    input: Option<ChildStdin>,
-    lines: Receiver<String>,
-    errors: NamedTempFile,
+    dialogue: Dialogue,
     batches: u64,
 }
 
@@ -99,36 +91,14 @@ impl Session {
     }
 
     fn start(program: Program, opening: &Opening<'_>, boot: Option<&Boot>) -> Result<Self> {
-        let errors = NamedTempFile::new()?;
         let mut command = program.command(opening.uri, opening.load)?;
         command.envs(opening.env.iter().map(|(name, value)| (name, value)));
         if let Some(boot) = boot {
             command = boot.wrap(&command);
         }
-        command
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(errors.reopen()?);
-        let mut child = command
-            .spawn()
-            .with_context(|| format!("could not start {command:?}"))?;
-        let (send, lines) = channel();
-        let output = child.stdout.take().context("no pipe")?;
-        std::thread::spawn(move || {
-            for line in BufReader::new(output).lines() {
-                let Ok(line) = line else { return };
-                if send.send(line).is_err() {
-                    return;
-                }
-            }
-        });
-        let input = child.stdin.take();
         let mut session = Self {
             program,
-            child,
-            input,
-            lines,
-            errors,
+            dialogue: Dialogue::start(command)?,
             batches: 0,
         };
         if program == Program::Shell {
@@ -152,7 +122,7 @@ impl Session {
     /// Process id of the program.
     #[must_use]
     pub fn pid(&self) -> u32 {
-        self.child.id()
+        self.dialogue.pid()
     }
 
     /// Runs statements, one per line, and gives the rows of all of them, columns joined by `|`.
@@ -176,27 +146,15 @@ impl Session {
             text.push('\n');
         }
         text.push_str(&format!(".print {end}\n"));
-        let sent = match &mut self.input {
-            Some(input) => input
-                .write_all(text.as_bytes())
-                .and_then(|()| input.flush()),
-            None => bail!("the session is closed"),
-        };
+        let sent = self.dialogue.say(&text);
         let mut rows = Vec::new();
         loop {
-            match self.lines.recv_timeout(ANSWER_LIMIT) {
-                Ok(line) if line == end => return Ok(rows),
-                Ok(line) => rows.push(line),
-                Err(RecvTimeoutError::Timeout) => {
-                    process::kill(&mut self.child);
-                    bail!(
-                        "{:?} did not answer within {ANSWER_LIMIT:?}: {}",
-                        self.program,
-                        self.complaints()
-                    );
-                }
-                Err(RecvTimeoutError::Disconnected) => {
-                    let status = process::wait(&mut self.child, ANSWER_LIMIT)?;
+            let line = self.dialogue.line();
+            match line.with_context(|| format!("{:?}", self.program))? {
+                Some(line) if line == end => return Ok(rows),
+                Some(line) => rows.push(line),
+                None => {
+                    let status = self.dialogue.wait(LINE_LIMIT)?;
                     let last = statements.last().map_or("", AsRef::as_ref);
                     bail!(
                         "{:?} ended ({status}) at or before {last:?}: {}",
@@ -206,7 +164,7 @@ impl Session {
                 }
             }
             if let Err(error) = &sent
-                && error.kind() != std::io::ErrorKind::BrokenPipe
+                && error.kind() != ErrorKind::BrokenPipe
             {
                 bail!("{:?}: {error}", self.program);
             }
@@ -236,8 +194,7 @@ impl Session {
     /// What the program has written to standard error up to now.
     #[must_use]
     pub fn complaints(&self) -> String {
-        let bytes = std::fs::read(self.errors.path()).unwrap_or_default();
-        String::from_utf8_lossy(&bytes).trim().to_owned()
+        self.dialogue.complaints()
     }
 
     /// Closes the connection and waits for the program's end; gives what it wrote to standard error.
@@ -245,8 +202,8 @@ impl Session {
     /// # Errors
     /// When it does not exit with success.
     pub fn close(mut self) -> Result<String> {
-        drop(self.input.take());
-        let status = process::wait(&mut self.child, ANSWER_LIMIT)?;
+        self.dialogue.hang_up();
+        let status = self.dialogue.wait(LINE_LIMIT)?;
         ensure!(
             status.success(),
             "{:?} ended with {status}: {}",
@@ -257,13 +214,7 @@ impl Session {
     }
 
     /// Ends the program with `kill -9`.
-    pub fn kill(mut self) {
-        process::kill(&mut self.child);
-    }
-}
-
-impl Drop for Session {
-    fn drop(&mut self) {
-        process::kill(&mut self.child);
+    pub fn kill(self) {
+        drop(self);
     }
 }

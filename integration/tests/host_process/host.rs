@@ -1,25 +1,20 @@
 //! A host: one of `programs/host.{c,py,php}` as a process that is told what to do line by line, and what it looks like from outside
 //! (`probe`). Every test of this binary starts here; the C program comes from `libraries`.
 
-use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
-use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
-use std::sync::mpsc::{Receiver, channel};
+use std::process::{Command, ExitStatus};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use nix::sys::signal::{Signal, kill as send_signal};
+use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
-use tempfile::NamedTempFile;
+use verneuil_integration::dialogue::{Dialogue, LINE_LIMIT};
 use verneuil_integration::seaweed::{ACCESS_KEY, SECRET_KEY, credentials};
 use verneuil_integration::setup::Setup;
 use verneuil_integration::{paths, process};
 
 use crate::libraries::{self, Sqlite};
-
-/// Longest wait for one answer: longer than a child may live (`CHILD_LIMIT_S` of the programs).
-const ANSWER_LIMIT: Duration = Duration::from_secs(60);
 
 /// What kind of program it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,10 +79,7 @@ impl Program {
 /// A host that runs.
 #[derive(Debug)]
 pub struct Host {
-    child: Child,
-    input: Option<ChildStdin>,
-    answers: Receiver<String>,
-    errors: NamedTempFile,
+    dialogue: Dialogue,
     program: Program,
 }
 
@@ -108,6 +100,8 @@ impl Host {
         let mut command = wrapper;
         // Without `setpriv` and its arguments: the wrapper is tied itself.
         command.args(inner.get_args().skip(3));
+        let env = inner.get_envs();
+        command.envs(env.filter_map(|(name, value)| Some((name, value?))));
         Self::start_command(program, command, setup, &setup.config())
     }
 
@@ -125,50 +119,24 @@ impl Host {
         } else {
             setup.uri(&database)
         };
-        let errors = NamedTempFile::new()?;
         command
             .arg(paths::extension()?)
             .arg(uri)
             .envs(setup.env_with(&config))
-            .envs(credentials(ACCESS_KEY, SECRET_KEY))
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(errors.reopen()?);
-        let mut child = command
-            .spawn()
-            .with_context(|| format!("could not start {command:?}"))?;
-        let (send, answers) = channel();
-        let output = child.stdout.take().context("no pipe")?;
-        std::thread::spawn(move || {
-            for line in BufReader::new(output).lines() {
-                let Ok(line) = line else { return };
-                if send.send(line).is_err() {
-                    return;
-                }
-            }
-        });
-        let input = child.stdin.take();
-        Ok(Self {
-            child,
-            input,
-            answers,
-            errors,
-            program,
-        })
+            .envs(credentials(ACCESS_KEY, SECRET_KEY));
+        let dialogue = Dialogue::start(command)?;
+        Ok(Self { dialogue, program })
     }
 
     /// Its process id.
     pub fn pid(&self) -> u32 {
-        self.child.id()
+        self.dialogue.pid()
     }
 
     /// Tells it something without waiting for an answer.
     pub fn tell(&mut self, command: &str) -> Result<()> {
-        let input = self
-            .input
-            .as_mut()
-            .context("the host is told nothing any more")?;
-        writeln!(input, "{command}")
+        self.dialogue
+            .say(&format!("{command}\n"))
             .with_context(|| format!("{:?}, told {command:?}", self.program))
     }
 
@@ -180,19 +148,17 @@ impl Host {
 
     /// The answer to what it was told.
     pub fn answer(&mut self) -> Result<String> {
-        match self.answers.recv_timeout(ANSWER_LIMIT) {
-            Ok(answer) => match answer.strip_prefix("ok") {
+        let line = self.dialogue.line();
+        match line.with_context(|| format!("{:?}", self.program))? {
+            Some(answer) => match answer.strip_prefix("ok") {
                 Some(answer) => Ok(answer.trim().to_owned()),
                 None => bail!("{:?}: {answer}", self.program),
             },
-            Err(error) => {
-                process::kill(&mut self.child);
-                bail!(
-                    "{:?} did not answer ({error}): {}",
-                    self.program,
-                    self.complaints()
-                )
-            }
+            None => bail!(
+                "{:?} has closed its output: {}",
+                self.program,
+                self.complaints()
+            ),
         }
     }
 
@@ -205,21 +171,23 @@ impl Host {
 
     /// Sends it a signal.
     pub fn signal(&self, signal: Signal) -> Result<()> {
-        Ok(send_signal(Pid::from_raw(self.pid().try_into()?), signal)?)
+        Ok(kill(Pid::from_raw(self.pid().try_into()?), signal)?)
     }
 
     /// Waits for its end, which may take so long at most; how it ended, and how long that took.
     pub fn ends(&mut self, limit: Duration) -> Result<(ExitStatus, Duration)> {
         let begun = Instant::now();
-        let status = process::wait(&mut self.child, limit)
+        let status = self
+            .dialogue
+            .wait(limit)
             .with_context(|| format!("{:?}: {}", self.program, self.complaints()))?;
         Ok((status, begun.elapsed()))
     }
 
     /// Ends its input; it must end with success, and must not have said anything to standard error.
     pub fn finish(mut self) -> Result<()> {
-        drop(self.input.take());
-        let (status, _) = self.ends(ANSWER_LIMIT)?;
+        self.dialogue.hang_up();
+        let (status, _) = self.ends(LINE_LIMIT)?;
         let said = self.complaints();
         anyhow::ensure!(
             status.success() && said.is_empty(),
@@ -231,13 +199,6 @@ impl Host {
 
     /// What it has written to standard error.
     pub fn complaints(&self) -> String {
-        let bytes = std::fs::read(self.errors.path()).unwrap_or_default();
-        String::from_utf8_lossy(&bytes).trim().to_owned()
-    }
-}
-
-impl Drop for Host {
-    fn drop(&mut self) {
-        process::kill(&mut self.child);
+        self.dialogue.complaints()
     }
 }
