@@ -50,4 +50,9 @@ impl Hole {
         self.open.push(accepted.0);
         Ok(())
     }
+
+    /// Breaks the connections that there are; the next ones are accepted as before.
+    pub fn hang_up(&mut self) {
+        self.open.clear();
+    }
 }

@@ -41,7 +41,6 @@ fn are_free_for(host: &Host, time: Duration) -> Result<()> {
 fn no_file_and_no_connection_takes_the_place_of_a_standard_stream_that_was_closed_at_the_load()
 -> Result<()> {
     let _limit = watchdog::limit("streams", 100);
-    // Not shown: closed while a publication is on its way, which keeps the numbers that it gets until its end.
     for hangs in [false, true] {
         let setup = Setup::new(Kind::Directory)?;
         let mut hole = Hole::open()?;
@@ -70,6 +69,23 @@ fn no_file_and_no_connection_takes_the_place_of_a_standard_stream_that_was_close
         setup.restored_equals_source()?;
     }
     Ok(())
+}
+
+#[test]
+fn no_connection_takes_the_place_of_a_standard_stream_that_was_closed_during_a_publication()
+-> Result<()> {
+    let _limit = watchdog::limit("streams", 100);
+    let setup = Setup::new(Kind::Directory)?;
+    let mut hole = Hole::open()?;
+    let mut host = Host::start_with(Program::C(Sqlite::System), &setup, &hole.config(&setup)?)?;
+    host.ask_all(&["load", "open", CREATE])?;
+    hole.is_asked()?;
+    host.ask("close_streams")?;
+    // The same publication goes on, over another connection.
+    hole.hang_up();
+    hole.is_asked()?;
+    are_free(&host)?;
+    host.finish()
 }
 
 #[test]

@@ -57,6 +57,7 @@ impl Bucket {
 pub struct Pacer {
     bucket: Mutex<Bucket>,
     admitted: AtomicU64,
+    before_each: fn(),
 }
 
 impl Pacer {
@@ -65,6 +66,16 @@ impl Pacer {
         Self {
             bucket: Mutex::new(Bucket::new(requests_per_second, burst)),
             admitted: AtomicU64::new(0),
+            before_each: || (),
+        }
+    }
+
+    /// The same limit; this is called before each request that it admits.
+    #[must_use]
+    pub fn with(self, before_each: fn()) -> Self {
+        Self {
+            before_each,
+            ..self
         }
     }
 
@@ -80,6 +91,8 @@ impl Pacer {
         }
         bucket.take(now);
         self.admitted.fetch_add(1, Ordering::Relaxed);
+        drop(bucket);
+        (self.before_each)();
     }
 
     /// Requests admitted so far.

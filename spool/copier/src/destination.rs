@@ -53,14 +53,16 @@ impl Destination {
         // What the runtime opens must not become the host's standard output.
         occupy_standard_streams();
         let (handle, threads) = start_threads(target)?;
+        // A host that becomes a daemon closes its standard streams at any time, and each request may open a connection.
+        let pacer = |rate, burst| Arc::new(Pacer::new(rate, burst).with(occupy_standard_streams));
         let destination = Self {
             target: target.clone(),
             name: target.describe(),
             handle,
             publishing: Semaphore::new(PUBLISHING_MAX),
             store: OnceCell::new(),
-            background: Arc::new(Pacer::new(config.requests_per_second, config.burst)),
-            explicit: Arc::new(Pacer::new(EXPLICIT_REQUESTS_PER_SECOND, EXPLICIT_BURST)),
+            background: pacer(config.requests_per_second, config.burst),
+            explicit: pacer(EXPLICIT_REQUESTS_PER_SECOND, EXPLICIT_BURST),
         };
         Ok((destination, threads))
     }
