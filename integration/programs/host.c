@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <fenv.h>
+#include <grp.h>
 #include <locale.h>
 #include <pthread.h>
 #include <signal.h>
@@ -11,6 +12,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -96,6 +99,20 @@ static int sql(sqlite3 *db, const char *text, char *row) {
     return 1;
 }
 
+/* So many commits, by this one. */
+static int work(const char *rest, char *answer) {
+    int who = 0, count = 0;
+    if (sscanf(rest, "%d %d", &who, &count) != 2) return fail(answer, "work", "who, and how many commits?");
+    sqlite3 *db = connections_count > 0 ? connections[connections_count - 1] : NULL;
+    char text[128];
+    snprintf(text, sizeof text, "INSERT INTO t VALUES(%d, randomblob(2000))", who);
+    for (; count > 0; count--) {
+        if (!sql(db, text, answer)) return 0;
+        usleep(COMMIT_PAUSE_US);
+    }
+    return 1;
+}
+
 /* A commit in every round, each second of them through a connection that is opened for it. */
 static void *commit_on(void *number) {
     char answer[4096];
@@ -165,6 +182,22 @@ static void state(char *answer) {
              "handlers=%016llx mask=%016llx altstack=%p/%d rounding=%d mxcsr=%x umask=%03o locale=%s environ=%p/%016llx",
              (unsigned long long)handlers, (unsigned long long)masked, stack.ss_sp, stack.ss_flags, fegetround(),
              FLOATING_POINT(), files, setlocale(LC_ALL, NULL), (void *)environ, (unsigned long long)environment);
+}
+
+/* From now on it has so many threads at most, its first one included; for root there is no such limit, and so it becomes somebody else. */
+static int refuse_threads(const char *rest, char *answer) {
+    unsigned count = 0, user = 0;
+    struct rlimit limit;
+    if (sscanf(rest, "%u %u", &count, &user) != 2) return fail(answer, "threads_max", "how many, and whose?");
+    if (getrlimit(RLIMIT_NPROC, &limit) != 0) return fail(answer, "getrlimit", strerror(errno));
+    limit.rlim_cur = count;
+    if (setrlimit(RLIMIT_NPROC, &limit) != 0) return fail(answer, "setrlimit", strerror(errno));
+    if (geteuid() == user) return 1;
+    if (setgroups(0, NULL) != 0 || setresgid(user, user, user) != 0 || setresuid(user, user, user) != 0)
+        return fail(answer, "setresuid", strerror(errno));
+    /* Its own /proc is its own, as if it had been started like this. */
+    prctl(PR_SET_DUMPABLE, 1);
+    return 1;
 }
 
 static int run(char *line, char *answer);
@@ -271,6 +304,11 @@ static int run(char *line, char *answer) {
         raise(SIGTERM);
         return fail(answer, "term", "still alive");
     }
+    if (strcmp(line, "kill") == 0) {
+        raise(SIGKILL);
+        return fail(answer, "kill", "still alive");
+    }
+    if (strcmp(line, "work") == 0) return work(rest, answer);
     if (strcmp(line, "state") == 0) {
         state(answer);
         return 1;
@@ -291,6 +329,7 @@ static int run(char *line, char *answer) {
         for (int fd = 0; fd <= 2; fd++) close(fd);
         return 1;
     }
+    if (strcmp(line, "threads_max") == 0) return refuse_threads(rest, answer);
     if (strcmp(line, "version") == 0) {
         snprintf(answer, 4096, "%s %d", sqlite3_libversion(), sqlite3_threadsafe());
         return 1;

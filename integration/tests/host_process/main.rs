@@ -10,5 +10,6 @@ mod libraries;
 mod life;
 mod memory;
 mod probe;
+mod refused;
 mod several;
 mod streams;

@@ -4,6 +4,7 @@
 //! delays nobody else.
 
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc::sync_channel;
 use std::time::Duration;
@@ -18,8 +19,6 @@ use verneuil_store::{Pacer, Store, StoreError};
 
 /// Databases of one process that publish to one target at the same time. Each holds at most some 20 MiB while it does.
 const PUBLISHING_MAX: usize = 16;
-/// Threads that wait for the network.
-const NETWORK_THREADS: usize = 2;
 /// Threads that read, hash and compress.
 const WORK_THREADS_MAX: usize = 4;
 /// How long such a thread waits for more work: for ever. As long as there is one, work waits for it when the system refuses another thread; without
@@ -79,15 +78,15 @@ impl Destination {
     }
 }
 
-/// Starts a runtime on a thread of its own. All its threads block every signal: those are the application's.
+/// Starts a runtime on a thread of its own, which is also the one that waits for the network: a runtime that starts threads for that hangs
+/// while it is made if it gets only some of them. All its threads block every signal: those are the application's.
 fn start_threads(target: &TargetConfig) -> Result<(Handle, Threads), String> {
     let (stop, stopped) = oneshot::channel::<()>();
     let (started, start) = sync_channel(1);
     let delicate = Delicate::begin();
     let target = target.clone();
     let body = move || {
-        let runtime = Builder::new_multi_thread()
-            .worker_threads(NETWORK_THREADS)
+        let runtime = Builder::new_current_thread()
             .max_blocking_threads(WORK_THREADS_MAX)
             .thread_keep_alive(WORK_THREAD_IDLE)
             .thread_name("verneuil-copier")
@@ -95,8 +94,12 @@ fn start_threads(target: &TargetConfig) -> Result<(Handle, Threads), String> {
             .build();
         match runtime {
             Ok(runtime) => {
-                // The first of them; if there can't be one, this thread ends, and whoever asked is told.
-                drop(runtime.spawn_blocking(|| ()));
+                // The first thread for work. It panics if there can't be one.
+                let first = catch_unwind(AssertUnwindSafe(|| runtime.spawn_blocking(|| ())));
+                if first.is_err() {
+                    drop(started.send(Err("the system refuses a thread".to_owned())));
+                    return;
+                }
                 drop(started.send(Ok(runtime.handle().clone())));
                 runtime.block_on(Store::prepare_process(&target));
                 drop(delicate);
