@@ -2,6 +2,7 @@
 // A PHP program with an SQLite, for tests/host_process: commands as in host.c. The first argument is the class: sqlite3 or pdo.
 [, $class, $extension, $uri] = $argv;
 const CHILD_LIMIT_S = 30;
+const COMMIT_PAUSE_US = 3000;
 $connections = [];
 $children = [];
 
@@ -80,6 +81,16 @@ function run(string $line)
             posix_kill(getmypid(), SIGTERM);
             usleep(1000000);
             throw new Exception('still alive');
+        case 'kill':
+            posix_kill(getmypid(), SIGKILL);
+            return '';
+        case 'work':
+            [$who, $count] = explode(' ', $rest);
+            for ($n = 0; $n < $count; $n++) {
+                run("sql INSERT INTO t VALUES($who, randomblob(2000))");
+                usleep(COMMIT_PAUSE_US);
+            }
+            return '';
         case 'state':
             return 'locale=' . setlocale(LC_ALL, 0);
     }

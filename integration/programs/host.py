@@ -8,6 +8,7 @@ import time
 
 extension, uri = sys.argv[1:]
 CHILD_LIMIT_S = 30
+COMMIT_PAUSE_S = 0.003
 connections = []
 children = []
 
@@ -26,6 +27,15 @@ def open_one(name):
 def sql(text):
     row = connections[-1].execute(text).fetchone()
     return row[0] if row else ""
+
+
+def work(rest):
+    """So many commits, by this one."""
+    who, count = map(int, rest.split())
+    for _ in range(count):
+        sql(f"INSERT INTO t VALUES({who}, randomblob(2000))")
+        # SQLite's waiting is not fair: without a pause, others starve.
+        time.sleep(COMMIT_PAUSE_S)
 
 
 def fork(lines):
@@ -67,6 +77,8 @@ COMMANDS = {
     "_exit": lambda _: os._exit(0),
     "sleep": lambda rest: time.sleep(int(rest)),
     "term": lambda _: signal.raise_signal(signal.SIGTERM),
+    "kill": lambda _: signal.raise_signal(signal.SIGKILL),
+    "work": work,
     "state": state,
 }
 

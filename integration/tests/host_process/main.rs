@@ -9,6 +9,7 @@ mod leaving;
 mod libraries;
 mod life;
 mod memory;
+mod prefork;
 mod probe;
 mod refused;
 mod several;
