@@ -1,4 +1,4 @@
-//! valgrind watches a C program from load to exit: no access that is not its own, nothing lost, nothing decided by what was never written.
+//! valgrind watches a C program from load to exit, with each SQLite: no access that is not its own, nothing lost, nothing decided by what was never written.
 
 use std::path::Path;
 use std::time::Duration;
@@ -15,8 +15,7 @@ const FOUND: i32 = 99;
 /// It makes everything some fifty times slower.
 const LIMIT: Duration = Duration::from_secs(60);
 
-#[test]
-fn valgrind_finds_nothing_from_load_to_exit() -> Result<()> {
+fn is_clean(sqlite: Sqlite) -> Result<()> {
     let _limit = watchdog::limit("valgrind", 180);
     let setup = Setup::new(Kind::Directory)?;
     let mut valgrind = process::tied(paths::system_program("valgrind", "valgrind")?);
@@ -29,7 +28,9 @@ fn valgrind_finds_nothing_from_load_to_exit() -> Result<()> {
     valgrind.arg(format!("--error-exitcode={FOUND}"));
     let suppressions = Path::new(env!("CARGO_MANIFEST_DIR")).join("programs/valgrind.supp");
     valgrind.arg(format!("--suppressions={}", suppressions.display()));
-    let mut host = Host::start_within(valgrind, Program::C(Sqlite::System), &setup)?;
+    let mut host = Host::start_within(valgrind, Program::C(sqlite), &setup)?;
+    let version = host.ask("version")?;
+    ensure!(sqlite.is_version(&version), "{sqlite:?} is {version}");
     host.ask_all(&[
         "load",
         "open",
@@ -55,4 +56,19 @@ fn valgrind_finds_nothing_from_load_to_exit() -> Result<()> {
         "{status} after {took:?}: {said}"
     );
     setup.restored_equals_source()
+}
+
+#[test]
+fn valgrind_finds_nothing_from_load_to_exit_with_the_systems_sqlite() -> Result<()> {
+    is_clean(Sqlite::System)
+}
+
+#[test]
+fn valgrind_finds_nothing_from_load_to_exit_with_sqlite_3_31() -> Result<()> {
+    is_clean(Sqlite::Oldest)
+}
+
+#[test]
+fn valgrind_finds_nothing_from_load_to_exit_with_a_multi_thread_sqlite() -> Result<()> {
+    is_clean(Sqlite::MultiThread)
 }
