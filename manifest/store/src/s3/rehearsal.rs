@@ -1,8 +1,8 @@
 //! Everything that the SDK makes once in a process, made at a time of our choosing; called by `Store::prepare_process`.
 //!
 //! The SDK keeps root certificates, endpoint rules and the like in statics that the first request fills. A process that forks while one
-//! of its threads is at that leaves them half made in the child, where whoever needs them waits for ever. So a request is carried as far as
-//! it goes without a network.
+//! of its threads is at that leaves them half made in the child, where whoever needs them waits for ever. So a store is opened, and a request
+//! is carried as far as it goes without a network.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -50,9 +50,12 @@ pub(super) async fn rehearse() {
 }
 
 async fn request() -> Result<(), SdkError<HeadBucketError, HttpResponse>> {
-    let config = aws_sdk_s3::Config::builder()
-        .behavior_version(BehaviorVersion::latest())
+    // The way to credentials has clients of its own, with their own rules; it is laid, and not gone.
+    let shared = aws_config::defaults(BehaviorVersion::latest())
         .region(Region::new("us-east-1"))
+        .load()
+        .await;
+    let config = aws_sdk_s3::config::Builder::from(&shared)
         .credentials_provider(Credentials::new(
             "nobody",
             "nothing",
