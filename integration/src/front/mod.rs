@@ -5,10 +5,12 @@
 //! - `operation`: what a request is for;
 //! - `fault`: what goes wrong, and when;
 //! - `serve`: one connection;
-//! - `books`: what the server has accepted.
+//! - `books`: what the server has accepted;
+//! - `hostile`: no server at all, but what a test says.
 
 mod books;
 mod fault;
+mod hostile;
 mod operation;
 mod serve;
 mod wire;
@@ -22,6 +24,7 @@ use anyhow::{Result, ensure};
 
 pub use books::{Books, Version};
 pub use fault::{Fault, Rule};
+pub use hostile::{Asked, Hostile};
 pub use operation::Operation;
 
 /// How long a port that was left may take to be had again.

@@ -6,5 +6,6 @@ mod journals;
 mod links;
 mod manifests;
 mod names;
+mod server;
 mod spool;
 mod support;

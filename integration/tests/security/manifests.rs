@@ -16,7 +16,7 @@ use verneuil_integration::setup::{HOST, Kind, Setup};
 use verneuil_integration::watchdog;
 
 use crate::support::{
-    DECODED_MAX_BYTES, MEMORY_MAX_BYTES, RESTORED_MAX_BYTES, is_plain, limited_ctl, put, utf8,
+    DECODED_MAX_BYTES, RESTORED_MAX_BYTES, is_plain, limited_ctl, memory_is_bounded, put, utf8,
 };
 
 /// The largest file that the format allows, and its number of chunks.
@@ -441,13 +441,5 @@ fn a_mount_serves_others_beside_hostile_manifests_in_bounded_memory() -> Result<
         read.stdout == honest,
         "another database than the one that was published"
     );
-    let status = std::fs::read_to_string(format!("/proc/{}/status", mount.pid()))?;
-    let peak = status
-        .lines()
-        .find_map(|line| line.strip_prefix("VmHWM:"))
-        .context("no VmHWM")?;
-    let kib: u64 = peak.trim().trim_end_matches(" kB").parse()?;
-    ensure!(kib * 1024 <= MEMORY_MAX_BYTES, "the mount needed {kib} KiB");
-    eprintln!("the mount needed {kib} KiB at most");
-    Ok(())
+    memory_is_bounded(&mount)
 }

@@ -8,6 +8,7 @@ use std::process::Command;
 use anyhow::{Context, Result, ensure};
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use verneuil_format::{Identity, Manifest};
+use verneuil_integration::mount::Mount;
 use verneuil_integration::paths;
 use verneuil_integration::process::{self, COMMAND_LIMIT, Finished};
 use verneuil_integration::setup::{HOST, Setup};
@@ -48,6 +49,19 @@ pub fn limited_ctl(setup: &Setup, file_max_bytes: u64, arguments: &[&str]) -> Re
     process::run(&mut command, COMMAND_LIMIT)
 }
 
+/// Fails if a mount has ever needed more than [`MEMORY_MAX_BYTES`].
+pub fn memory_is_bounded(mount: &Mount) -> Result<()> {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", mount.pid()))?;
+    let peak = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmHWM:"))
+        .context("no VmHWM")?;
+    let kib: u64 = peak.trim().trim_end_matches(" kB").parse()?;
+    ensure!(kib * 1024 <= MEMORY_MAX_BYTES, "the mount needed {kib} KiB");
+    eprintln!("the mount needed {kib} KiB at most");
+    Ok(())
+}
+
 /// Whose manifests are made here.
 pub fn identity(host: &str, path: &[u8]) -> Identity {
     Identity {
@@ -79,14 +93,17 @@ pub fn database_key() -> String {
     verneuil_format::manifest_key(HOST, DATABASE.as_bytes())
 }
 
-/// Everything below `root`, with kind and mode; links are not followed.
+/// Everything below `root`, with kind and mode; links are not followed. What a copier removes meanwhile is left out.
 pub fn tree(root: &Path) -> Result<BTreeMap<PathBuf, u32>> {
     let mut found = BTreeMap::new();
     let mut folders = vec![root.to_owned()];
     while let Some(folder) = folders.pop() {
         for entry in std::fs::read_dir(&folder).with_context(|| format!("{}", folder.display()))? {
             let path = entry?.path();
-            let meta = std::fs::symlink_metadata(&path)?;
+            let meta = match std::fs::symlink_metadata(&path) {
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
+                meta => meta.with_context(|| format!("{}", path.display()))?,
+            };
             if meta.is_dir() {
                 folders.push(path.clone());
             }

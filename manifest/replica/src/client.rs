@@ -9,7 +9,7 @@ use moka::policy::EvictionPolicy;
 use tokio::runtime::Handle;
 use verneuil_config::CacheConfig;
 use verneuil_format::{HEAD_LEN_BYTES, Head, Manifest, NodeRef, manifest_key};
-use verneuil_store::{ETag, ErrorKind, GetOptions, Got, Space, Store};
+use verneuil_store::{ETag, ErrorKind, GetOptions, Got, Space, Store, printable};
 
 use crate::disk::DiskCache;
 use crate::error::ReplicaError;
@@ -299,17 +299,6 @@ impl Client {
 /// What messages call a database: its name is what a store says, and must not move the cursor of whoever reads the log.
 pub(crate) fn database_name(manifest: &Manifest) -> String {
     let identity = manifest.identity();
-    let name = format!(
-        "{}:{}",
-        identity.host,
-        String::from_utf8_lossy(&identity.path)
-    );
-    if !name.contains(char::is_control) {
-        return name;
-    }
-    let plain = |c: char| match c {
-        c if c.is_control() => c.escape_default().to_string(),
-        c => c.to_string(),
-    };
-    name.chars().map(plain).collect()
+    let host = printable(identity.host.as_bytes());
+    format!("{host}:{}", printable(&identity.path))
 }

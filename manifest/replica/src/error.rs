@@ -23,6 +23,19 @@ pub enum ReplicaError {
         "a replica client was opened outside an asynchronous runtime; this is a mistake in the program that uses it"
     )]
     NoRuntime,
+    /// A listing does not end, or not before it fills the memory.
+    #[error(
+        "{store} lists more below {prefix} than can be held: the first {len} keys, and there are more; \
+         if there are not that many databases, see what answers there"
+    )]
+    EndlessListing {
+        /// What was to be listed.
+        prefix: String,
+        /// The store.
+        store: String,
+        /// How many keys it had listed.
+        len: usize,
+    },
     /// A request to the store failed; the message has the object, the cause and the remedy.
     #[error(transparent)]
     Store(Box<StoreError>),

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 
 use futures::stream::{StreamExt, TryStreamExt};
+use verneuil_format::limits::KEY_LEN_MAX_BYTES;
 use verneuil_format::{
     DATABASE_MARK, MANIFESTS_PREFIX, Segment, decode_segment, deep_prefix, host_prefix,
     invert_manifest_key, path_segment,
@@ -19,6 +20,14 @@ use crate::error::ReplicaError;
 const NAME_READS_MAX: usize = 8;
 /// Keys that are asked for when one is enough: a few may be no good.
 const FIRST_BELOW_PAGE_LEN: u32 = 16;
+/// Pages of them that are looked through: a store could go on for ever.
+const FIRST_BELOW_PAGES_MAX: usize = 8;
+/// Memory for the keys of one listing: 200,000 databases in one folder. A store could go on for ever.
+const LISTING_MAX_BYTES: usize = 32 << 20;
+/// What a key takes beside its text.
+const KEY_OVERHEAD_BYTES: usize = 100;
+/// What a page counts for beside its keys: an empty one is progress, too, but not for ever.
+const PAGE_OVERHEAD_BYTES: usize = 16 << 10;
 
 /// One entry of a directory of a source host.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -50,31 +59,26 @@ impl Client {
     /// A store that can't be listed; one whose bucket or root does not exist ([`ReplicaError::is_not_found`]).
     pub async fn hosts(&self) -> Result<Vec<String>, ReplicaError> {
         let (_, prefixes) = self.list_keys(MANIFESTS_PREFIX).await?;
-        let hosts = futures::stream::iter(prefixes)
+        let found = futures::stream::iter(prefixes)
             .map(|prefix| async move {
-                match decode_segment(segment_of(&prefix)) {
-                    Ok(Segment::Plain(host)) => Ok(String::from_utf8(host).ok()),
-                    Ok(Segment::Hashed) => {
-                        Ok(self.first_below(&prefix).await?.map(|(host, _)| host))
-                    }
-                    Err(_) => Ok(None),
-                }
-                .inspect(|host| {
-                    warn_unless(
-                        host.as_ref().is_some_and(|h| is_safe_name(h.as_bytes())),
-                        &prefix,
-                    )
-                })
+                let host = match decode_segment(segment_of(&prefix)) {
+                    Ok(Segment::Plain(host)) => String::from_utf8(host).ok(),
+                    Ok(Segment::Hashed) => self.first_below(&prefix).await?.map(|(host, _)| host),
+                    Err(_) => None,
+                };
+                Ok::<_, ReplicaError>((prefix, host))
             })
             .buffer_unordered(NAME_READS_MAX)
-            .try_collect::<Vec<Option<String>>>()
-            .await
-            .map_err(|error: ReplicaError| error)?;
-        let mut hosts: Vec<String> = hosts
-            .into_iter()
-            .flatten()
-            .filter(|h| is_safe_name(h.as_bytes()))
-            .collect();
+            .try_collect::<Vec<(String, Option<String>)>>()
+            .await?;
+        let (mut hosts, mut unfit) = (Vec::new(), Unfit::default());
+        for (prefix, host) in found {
+            match host.filter(|host| is_safe_name(host.as_bytes())) {
+                Some(host) => hosts.push(host),
+                None => unfit.add(&prefix),
+            }
+        }
+        unfit.warn();
         hosts.sort_unstable();
         hosts.dedup();
         Ok(hosts)
@@ -95,12 +99,17 @@ impl Client {
             prefix.push_str(&path_segment(name));
             prefix.push('/');
         }
-        let (mut keys, prefixes) = self.list_keys(&prefix).await?;
+        // Nothing that is deeper has a key of its own: a store that lists a folder in every folder comes to an end.
+        let (mut keys, prefixes) = match prefix.len() {
+            0..KEY_LEN_MAX_BYTES => self.list_keys(&prefix).await?,
+            _ => Default::default(),
+        };
         if !names.is_empty() {
             // Those that are too deep for a key stand at the top of the host; the listing of the root has them.
             keys.extend(self.list_keys(&deep_prefix(host)).await?.0);
         }
         let (mut entries, mut to_read) = (BTreeMap::new(), Vec::new());
+        let mut unfit = Unfit::default();
         let below: Vec<(String, EntryKind)> = keys
             .into_iter()
             .filter_map(|key| {
@@ -115,9 +124,10 @@ impl Client {
                     entries.insert(DirEntry { name, kind }, ());
                 }
                 Ok(Segment::Hashed) => to_read.push((key, kind)),
-                _ => warn_unless(false, &key),
+                _ => unfit.add(&key),
             }
         }
+        unfit.warn();
         let paths: Vec<Option<(String, Vec<u8>)>> = futures::stream::iter(to_read)
             .map(|(key, kind)| async move {
                 match kind {
@@ -160,7 +170,7 @@ impl Client {
         prefix: &str,
     ) -> Result<Option<(String, Vec<u8>)>, ReplicaError> {
         let mut continuation = None;
-        loop {
+        for _ in 0..FIRST_BELOW_PAGES_MAX {
             let page = store
                 .list_at_most(
                     Space::Manifests,
@@ -188,6 +198,12 @@ impl Client {
                 None => return Ok(None),
             }
         }
+        tracing::warn!(
+            store = store.describe(),
+            prefix,
+            "not listed: no name is found among the first keys"
+        );
+        Ok(None)
     }
 
     /// Host and path of a database whose key does not tell. A manifest that is no good has no name.
@@ -227,15 +243,43 @@ impl Client {
 
 async fn list_all(store: &Store, prefix: &str) -> Result<(Vec<String>, Vec<String>), ReplicaError> {
     let (mut keys, mut prefixes, mut continuation) = (Vec::new(), Vec::new(), None);
+    let (mut held_bytes, mut unfit) = (0, Unfit::default());
     loop {
         let page = store
             .list(Space::Manifests, prefix, true, continuation)
             .await?;
-        keys.extend(page.objects.into_iter().map(|listed| listed.key));
-        prefixes.extend(page.prefixes);
+        let names = page.objects.iter().map(|listed| &listed.key);
+        held_bytes += names
+            .chain(&page.prefixes)
+            .map(|key| key.len() + KEY_OVERHEAD_BYTES)
+            .sum::<usize>()
+            + PAGE_OVERHEAD_BYTES;
+        if held_bytes > LISTING_MAX_BYTES {
+            return Err(ReplicaError::EndlessListing {
+                prefix: prefix.to_owned(),
+                store: store.describe(),
+                len: keys.len() + prefixes.len(),
+            });
+        }
+        // What is elsewhere, or further below, was not asked for.
+        let mut is_below = |key: &String| {
+            let rest = key.strip_prefix(prefix);
+            let is_below =
+                rest.is_some_and(|rest| !rest.strip_suffix('/').unwrap_or(rest).contains('/'));
+            if !is_below {
+                unfit.add(key);
+            }
+            is_below
+        };
+        let names = page.objects.into_iter().map(|listed| listed.key);
+        keys.extend(names.filter(&mut is_below));
+        prefixes.extend(page.prefixes.into_iter().filter(&mut is_below));
         match page.next {
             Some(next) => continuation = Some(next),
-            None => return Ok((keys, prefixes)),
+            None => {
+                unfit.warn();
+                return Ok((keys, prefixes));
+            }
         }
     }
 }
@@ -262,9 +306,28 @@ fn entry_of(path: &[u8], dir: &[&[u8]]) -> Option<DirEntry> {
     is_safe_name(&name).then_some(DirEntry { name, kind })
 }
 
-fn warn_unless(is_good: bool, key: &str) {
-    if !is_good {
-        tracing::warn!(key, "not listed: its name cannot be a file's");
+/// Keys that are left out of a listing: one warning is enough for all of them, for a store may have any number.
+#[derive(Default)]
+struct Unfit {
+    first: Option<String>,
+    count: usize,
+}
+
+impl Unfit {
+    fn add(&mut self, key: &str) {
+        self.count += 1;
+        let begin = || key.chars().take(KEY_LEN_MAX_BYTES).collect();
+        self.first.get_or_insert_with(begin);
+    }
+
+    fn warn(self) {
+        if let Some(key) = self.first {
+            tracing::warn!(
+                key,
+                count = self.count,
+                "not listed: names that cannot be a file's"
+            );
+        }
     }
 }
 

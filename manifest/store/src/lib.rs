@@ -5,6 +5,7 @@
 //! - `error`: what can go wrong, and what to do then;
 //! - `pacer`: the limit on requests per second;
 //! - `retry`: attempts, backoff and time limits, the same for every backend;
+//! - `text`: what a store says, fit to be printed;
 //! - `s3`, `directory`: the backends. Each method is one attempt.
 //!
 //! Everything must be awaited on a tokio runtime with timer and I/O enabled; connections belong to
@@ -16,10 +17,12 @@ mod error;
 mod pacer;
 mod retry;
 mod s3;
+mod text;
 mod types;
 
 pub use error::{ErrorKind, Operation, StoreError};
 pub use pacer::Pacer;
+pub use text::printable;
 pub use types::{
     Condition, ETag, GetOptions, Got, LIST_PAGE_LEN_MAX, ListPage, Listed, Meta,
     OBJECT_LEN_MAX_BYTES, Space,

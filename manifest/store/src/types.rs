@@ -128,6 +128,6 @@ pub struct ListPage {
 /// Most objects and prefixes of one page: S3's own limit.
 pub const LIST_PAGE_LEN_MAX: u32 = 1_000;
 
-/// Longest object that is read: a pack is 4 MiB and a manifest less; what is longer is not ours
-/// and must not fill the memory.
-pub const OBJECT_LEN_MAX_BYTES: u64 = 64 << 20;
+/// Longest object that is read: a pack has at most 8 MiB and a manifest 4; what is longer is not ours
+/// and must not fill the memory, which may have to hold some of them.
+pub const OBJECT_LEN_MAX_BYTES: u64 = 16 << 20;

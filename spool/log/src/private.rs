@@ -1,19 +1,22 @@
-//! Opens the files of the spool, and looks at its folders: as what they are, never through a symbolic link, which could lead a writer to
+//! Makes and opens the files of the spool, and looks at its folders: private whatever the umask, and as what they are, never through a symbolic link, which could lead a writer to
 //! anybody's file. For `spool`, `folder`, `target` and `replay`. The root itself is what the configuration says, and may be a link.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{ErrorKind, Read};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
+use std::io::{self, ErrorKind, Read};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
 use nix::errno::Errno;
-use nix::fcntl::OFlag;
+use nix::fcntl::{AT_FDCWD, OFlag};
+use nix::sys::stat::{FchmodatFlags, Mode, fchmodat};
 use verneuil_dbfile::off_standard_streams;
 
 use crate::error::SpoolError;
 
 /// Mode of every file.
 const PRIVATE_FILE: u32 = 0o600;
+/// Mode of every folder below the root, and what its owner may do with the root.
+pub(crate) const PRIVATE_DIR: u32 = 0o700;
 
 /// What is said of a link; nothing else is wrong then.
 const IS_LINK: &str =
@@ -42,6 +45,51 @@ pub(crate) fn open(
                 SpoolError::io(op, path)(error)
             }
         })
+}
+
+/// Opens a file of the spool, with options that may create it. A umask that takes the owner's bits is made up for: the next one to open it need
+/// not be root.
+///
+/// # Errors
+/// As [`open`].
+pub(crate) fn create(path: &Path, options: &mut OpenOptions) -> Result<File, SpoolError> {
+    let file = open("create", path, options)?;
+    let make_private = || -> io::Result<()> {
+        if file.metadata()?.mode() & 0o7777 != PRIVATE_FILE {
+            file.set_permissions(Permissions::from_mode(PRIVATE_FILE))?;
+        }
+        Ok(())
+    };
+    make_private().map_err(SpoolError::io("set the mode of", path))?;
+    Ok(file)
+}
+
+/// Makes a folder, unless it is there; `recursive`: with those that lead to it. Its owner may use it, whatever the umask.
+///
+/// # Errors
+/// What the system says.
+pub(crate) fn create_folder(path: &Path, mode: u32, recursive: bool) -> Result<(), SpoolError> {
+    let create = || DirBuilder::new().mode(mode).create(path);
+    let created = match (create(), path.parent()) {
+        (Err(error), Some(parent)) if recursive && error.kind() == ErrorKind::NotFound => {
+            create_folder(parent, mode, true)?;
+            create()
+        }
+        (created, _) => created,
+    };
+    match created {
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => return Ok(()),
+        done => done.map_err(SpoolError::io("create", path))?,
+    }
+    let let_owner_in = || -> io::Result<()> {
+        let actual = fs::symlink_metadata(path)?.mode() & 0o7777;
+        if actual & PRIVATE_DIR != PRIVATE_DIR {
+            let mode = Mode::from_bits_truncate(actual | PRIVATE_DIR);
+            fchmodat(AT_FDCWD, path, mode, FchmodatFlags::NoFollowSymlink)?;
+        }
+        Ok(())
+    };
+    let_owner_in().map_err(SpoolError::io("set the mode of", path))
 }
 
 /// The content of a small file of the spool.

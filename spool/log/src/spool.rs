@@ -4,10 +4,10 @@
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
-use std::fs::{self, DirBuilder, File, TryLockError};
+use std::fs::{self, File, TryLockError};
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -18,7 +18,7 @@ use verneuil_dbfile::fork::ForkLocal;
 use crate::control::PageIdentity;
 use crate::error::SpoolError;
 use crate::folder::{Folder, folder_name};
-use crate::private;
+use crate::private::{self, PRIVATE_DIR};
 
 const INSTANCE_FILE: &str = "instance";
 /// Files that have no name of their own yet.
@@ -26,7 +26,6 @@ const ASIDE_PREFIX: &str = "new-";
 /// A file without a name of its own that is older than this is a dead process': it takes microseconds to make one.
 const ASIDE_AGE_MAX: Duration = Duration::from_secs(60);
 const BOOT_PREFIX: &str = "boot-";
-const PRIVATE_DIR: u32 = 0o700;
 
 /// The ids of the spools that this process has used, by root: a handful.
 static INSTANCES: ForkLocal<Mutex<HashMap<PathBuf, [u8; 16]>>> = ForkLocal::new(Mutex::default);
@@ -162,12 +161,12 @@ impl Spool {
 
     /// The folder of the database at `path`; created, with its parents, unless it is there.
     pub(crate) fn create_folder(&self, path: &Path) -> Result<(PathBuf, PageIdentity), SpoolError> {
-        create_directory(&self.root, self.permissions, true)?;
+        private::create_folder(&self.root, self.permissions, true)?;
         check_owned_directory(&self.root)?;
         let instance_id = self.instance_id()?;
         let folder = self.folder_of(path)?;
         for directory in [&self.boot_dir()?, &folder] {
-            create_directory(directory, PRIVATE_DIR, false)?;
+            private::create_folder(directory, PRIVATE_DIR, false)?;
             private::check_folder(directory)?;
         }
         Ok((
@@ -334,7 +333,7 @@ pub(crate) fn create_aside(dir: &Path) -> Result<(File, PathBuf), SpoolError> {
     let path = dir.join(format!("{ASIDE_PREFIX}{}", to_hex(&random_bytes()?)));
     let mut options = File::options();
     let options = options.read(true).write(true).create_new(true);
-    let file = private::open("create", &path, options)?;
+    let file = private::create(&path, options)?;
     Ok((file, path))
 }
 
@@ -366,15 +365,7 @@ pub(crate) fn open_private(path: &Path, truncate: bool) -> Result<File, SpoolErr
         .write(true)
         .create(true)
         .truncate(truncate);
-    private::open("create", path, &mut options)
-}
-
-fn create_directory(path: &Path, mode: u32, recursive: bool) -> Result<(), SpoolError> {
-    let mut builder = DirBuilder::new();
-    match builder.mode(mode).recursive(recursive).create(path) {
-        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
-        done => done.map_err(SpoolError::io("create", path)),
-    }
+    private::create(path, &mut options)
 }
 
 /// Refuses a root of somebody else's.

@@ -4,9 +4,10 @@ use futures::stream::{self, StreamExt};
 use serde::Serialize;
 use verneuil_format::{ChunkIndex, ChunkView, Stored, pack_key};
 use verneuil_replica::{ReplicaError, Snapshot};
+use verneuil_store::printable;
 
 use crate::failure::Failure;
-use crate::output::{Sink, printable};
+use crate::output::Sink;
 use crate::time;
 
 /// Parts of the chunk list that are looked up at the same time, and their length: one node each.

@@ -1,12 +1,12 @@
 //! Standard output (text, JSON, bytes) and the progress bar, for `commands`.
 
-use std::fmt::Write as _;
 use std::fs::File;
 use std::io::{self, BufWriter, IsTerminal, Write};
 use std::path::Path;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
+use verneuil_store::printable;
 
 use crate::failure::Failure;
 
@@ -94,25 +94,6 @@ pub fn file(
     Ok(())
 }
 
-/// A name that may hold any bytes, as text without control characters (a file name must not draw on a terminal).
-pub fn printable(name: &[u8]) -> String {
-    let mut out = String::new();
-    for chunk in name.utf8_chunks() {
-        for c in chunk.valid().chars() {
-            if c.is_control() {
-                out.extend(c.escape_default());
-            } else {
-                out.push(c);
-            }
-        }
-        for byte in chunk.invalid() {
-            // Writing to a string does not fail.
-            let _ = write!(out, "\\x{byte:02x}");
-        }
-    }
-    out
-}
-
 /// A bar on stderr, if that is a terminal.
 pub fn progress_bar() -> ProgressBar {
     let bar = ProgressBar::new(0);
@@ -124,16 +105,4 @@ pub fn progress_bar() -> ProgressBar {
         bar.set_style(style);
     }
     bar
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_never_draw_on_a_terminal() {
-        assert_eq!(printable(b"/srv/a b.db"), "/srv/a b.db");
-        assert_eq!(printable("/é/\u{1b}[2J\n".as_bytes()), "/é/\\u{1b}[2J\\n");
-        assert_eq!(printable(b"a\xffb"), "a\\xffb");
-    }
 }

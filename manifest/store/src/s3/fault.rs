@@ -1,9 +1,10 @@
 //! What an answer of S3, or its absence, means for the caller: from the SDK's errors to ours.
 
-use crate::{ErrorKind, Operation, StoreError};
+use crate::{ErrorKind, Operation, StoreError, printable};
 use aws_credential_types::provider::error::CredentialsError;
 use aws_sdk_s3::config::http::HttpResponse;
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
+use http_body_util::LengthLimitError;
 use std::error::Error;
 
 /// Longest text that is taken over from outside into an error.
@@ -35,6 +36,19 @@ where
             let (kind, remedy) = judge_answer(status, code);
             let cause = shorten(&format!("the store answered {status} {code} {message}"));
             match remedy {
+                Some(remedy) => new(kind, cause).with_remedy(remedy),
+                None => new(kind, cause),
+            }
+        }
+        // See `bounded`. The status says enough.
+        SdkError::ResponseError(answer) if find::<LengthLimitError>(error).is_some() => {
+            let status = answer.raw().status();
+            let cause = format!(
+                "the store answered {}, with more text than any answer has",
+                status.as_u16()
+            );
+            let (kind, remedy) = judge_answer(status.as_u16(), "");
+            match remedy.filter(|_| !status.is_success()) {
                 Some(remedy) => new(kind, cause).with_remedy(remedy),
                 None => new(kind, cause),
             }
@@ -124,10 +138,10 @@ pub(super) fn chain(error: &(dyn Error + 'static)) -> String {
     shorten(&text)
 }
 
-/// One line of limited length, whatever the store sent.
+/// One printable line of limited length, whatever the store sent.
 fn shorten(text: &str) -> String {
     let words: Vec<_> = text.split_whitespace().collect();
-    let line = words.join(" ");
+    let line = printable(words.join(" ").as_bytes());
     match line.char_indices().nth(CAUSE_LEN_MAX_CHARS) {
         Some((end, _)) => format!("{}…", &line[..end]),
         None => line,

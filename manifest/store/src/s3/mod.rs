@@ -5,17 +5,19 @@
 //! requires them, since compatible stores refuse the newer ones: packs and manifests carry their
 //! own BLAKE3.
 //!
+//! - `bounded`: how long an answer may be;
 //! - `fault`: what an answer means for the caller;
 //! - `rehearsal`: what the first request would do for the whole process;
 //! - `whole`: whether a listing has its end.
 
+mod bounded;
 mod fault;
 mod rehearsal;
 mod whole;
 
 use crate::{
-    Condition, ETag, ErrorKind, GetOptions, Got, ListPage, Listed, Meta, OBJECT_LEN_MAX_BYTES,
-    Operation, Space, StoreError,
+    Condition, ETag, ErrorKind, GetOptions, Got, LIST_PAGE_LEN_MAX, ListPage, Listed, Meta,
+    OBJECT_LEN_MAX_BYTES, Operation, Space, StoreError,
 };
 use aws_sdk_s3::Client;
 use aws_sdk_s3::config::http::HttpResponse;
@@ -29,6 +31,7 @@ use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_s3::operation::get_object::GetObjectOutput;
 use aws_sdk_s3::primitives::ByteStream;
 use aws_sdk_s3::types::{BucketLocationConstraint, CreateBucketConfiguration};
+use bounded::Bounded;
 use bytes::{Bytes, BytesMut};
 use std::ops::Range;
 use std::time::Duration;
@@ -39,6 +42,9 @@ use whole::WholeListing;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// The one region whose buckets must be created without naming it.
 const REGION_WITHOUT_CONSTRAINT: &str = "us-east-1";
+
+/// What can be done about a listing without an end.
+const ENDLESS_LISTING: &str = "this store cannot be used: see what answers at this endpoint";
 
 /// A write needs no object to be there, unless it is to replace one.
 const WRITE_NOT_FOUND: &str = "see who removes objects from this bucket, and that it is the store that answers at this endpoint";
@@ -82,7 +88,8 @@ impl S3 {
             .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
             .response_checksum_validation(ResponseChecksumValidation::WhenRequired)
             // Its session requests would go out without a token.
-            .disable_s3_express_session_auth(true);
+            .disable_s3_express_session_auth(true)
+            .interceptor(Bounded);
         if let Some(endpoint) = &config.endpoint {
             builder = builder.endpoint_url(endpoint);
         }
@@ -222,8 +229,25 @@ impl S3 {
             |kind, cause| StoreError::new(kind, Operation::Get, self.name(space, key), cause);
         let etag = self.etag(Operation::Get, space, key, answer.e_tag())?;
         let part = answer.content_range().map(parse_content_range);
+        let too_long = || {
+            fail(
+                ErrorKind::BadRequest,
+                format!("it is longer than {OBJECT_LEN_MAX_BYTES} bytes; no object of ours is"),
+            )
+        };
         let announced_len = answer.content_length().unwrap_or(0).max(0) as u64;
-        let mut body = BytesMut::with_capacity(announced_len.min(OBJECT_LEN_MAX_BYTES) as usize);
+        if announced_len > OBJECT_LEN_MAX_BYTES {
+            return Err(too_long());
+        }
+        // What of the body is asked for. A store that ignores the range sends everything.
+        let wanted = match (&part, &options.range) {
+            (_, None) => 0..OBJECT_LEN_MAX_BYTES,
+            (None, Some(range)) => range.clone(),
+            (Some(_), Some(range)) => 0..range.end.saturating_sub(range.start),
+        };
+        let wanted_len = wanted.end.saturating_sub(wanted.start);
+        let mut body = BytesMut::with_capacity(announced_len.min(wanted_len) as usize);
+        let mut body_len = 0;
         while let Some(bytes) = answer.body.next().await {
             let bytes = bytes.map_err(|error| {
                 fail(
@@ -231,25 +255,17 @@ impl S3 {
                     format!("the body broke off: {}", fault::chain(&error)),
                 )
             })?;
-            body.extend_from_slice(&bytes);
-            if body.len() as u64 > OBJECT_LEN_MAX_BYTES {
-                return Err(fail(
-                    ErrorKind::BadRequest,
-                    format!("it is longer than {OBJECT_LEN_MAX_BYTES} bytes; no object of ours is"),
-                ));
+            let end = body_len + bytes.len() as u64;
+            if end > OBJECT_LEN_MAX_BYTES {
+                return Err(too_long());
             }
+            let within = |at: u64| (at.clamp(body_len, end) - body_len) as usize;
+            body.extend_from_slice(&bytes[within(wanted.start)..within(wanted.end)]);
+            body_len = end;
         }
-        let mut body = body.freeze();
-        let body_len = body.len() as u64;
+        let body = body.freeze();
         let total_len = match (part, &options.range) {
-            (None, None) => body_len,
-            // The store ignored the range.
-            (None, Some(range)) => {
-                let start = range.start.min(body_len) as usize;
-                let end = range.end.min(body_len) as usize;
-                body = body.slice(start..end);
-                body_len
-            }
+            (None, _) => body_len,
             (Some(Some((part, total_len))), Some(range))
                 if part.start == range.start
                     && part.end == range.end.min(total_len)
@@ -324,14 +340,26 @@ impl S3 {
             .filter_map(|common| strip(common.prefix()?));
         let mut prefixes: Vec<_> = prefixes.collect();
         prefixes.sort();
-        let is_more = answer.is_truncated().unwrap_or(false);
+        let next = answer
+            .next_continuation_token()
+            .filter(|_| answer.is_truncated().unwrap_or(false));
+        let len = answer.contents().len() + answer.common_prefixes().len();
+        let problem = if len > LIST_PAGE_LEN_MAX as usize {
+            Some("a page of the listing has more entries than one may have")
+        } else if next.is_some() && next == continuation {
+            Some("after a page of the listing comes the same one again")
+        } else {
+            None
+        };
+        if let Some(problem) = problem {
+            let name = self.name(space, prefix);
+            let error = StoreError::new(ErrorKind::BadRequest, Operation::List, name, problem);
+            return Err(error.with_remedy(ENDLESS_LISTING));
+        }
         Ok(ListPage {
             objects,
             prefixes,
-            next: answer
-                .next_continuation_token()
-                .filter(|_| is_more)
-                .map(str::to_owned),
+            next: next.map(str::to_owned),
         })
     }
 

@@ -4,10 +4,11 @@ use std::os::unix::ffi::OsStrExt;
 
 use serde::Serialize;
 use verneuil_copier::SpoolFlush;
+use verneuil_store::printable;
 
 use crate::cli::{Common, Flush};
 use crate::failure::Failure;
-use crate::output::{self, printable, report};
+use crate::output::{self, report};
 use crate::session;
 
 #[derive(Serialize)]

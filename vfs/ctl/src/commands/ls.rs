@@ -6,14 +6,18 @@ use futures::stream::{self, StreamExt, TryStreamExt};
 use serde::Serialize;
 use verneuil_format::{Head, manifest_key};
 use verneuil_replica::{Client, DirEntry, EntryKind, ReplicaError};
+use verneuil_store::printable;
 
 use crate::cli::{Common, Ls};
 use crate::failure::Failure;
-use crate::output::{self, printable};
-use crate::{session, time};
+use crate::{output, session, time};
 
 /// Requests for heads of manifests, and for directories, under way at the same time.
 const REQUESTS_MAX: usize = 16;
+/// Memory for the paths of databases and directories: some 200,000. A store could have a directory in every directory.
+const FOUND_MAX_BYTES: usize = 32 << 20;
+/// What a path takes beside its text.
+const PATH_OVERHEAD_BYTES: usize = 100;
 
 #[derive(Serialize)]
 struct Host {
@@ -54,39 +58,37 @@ pub fn run(common: &Common, args: &Ls) -> Result<(), Failure> {
             .try_for_each(|host| output::line(&printable(host.as_bytes())));
     };
     let (host, path) = split(name.as_bytes())?;
-    let databases = runtime.block_on(async {
+    let (total, failed) = runtime.block_on(async {
         let client = session::client(&config).await?;
         let mut paths = below(&client, &host, &path).await?;
         paths.sort_unstable();
-        let described: Vec<Database> = stream::iter(paths)
+        let (total, mut failed, mut for_json) = (paths.len(), 0, Vec::new());
+        let mut described = stream::iter(paths)
             .map(|path| describe(&client, &host, path))
-            .buffered(REQUESTS_MAX)
-            .collect()
-            .await;
-        Ok::<_, Failure>(described)
+            .buffered(REQUESTS_MAX);
+        while let Some(database) = described.next().await {
+            failed += usize::from(database.error.is_some());
+            if common.json {
+                for_json.push(database);
+            } else {
+                output::line(&database.line())?;
+            }
+        }
+        if common.json && total > 0 {
+            output::json(&for_json)?;
+        }
+        Ok::<_, Failure>((total, failed))
     })?;
-    if databases.is_empty() {
+    if total == 0 {
         return Err(Failure::Failed(format!(
             "the store has no database below {}; see the hosts with: verneuilctl ls",
             printable(name.as_bytes())
         )));
     }
-    if common.json {
-        output::json(&databases)?;
-    } else {
-        databases
-            .iter()
-            .try_for_each(|database| output::line(&database.line()))?;
-    }
-    match databases
-        .iter()
-        .filter(|database| database.error.is_some())
-        .count()
-    {
+    match failed {
         0 => Ok(()),
         n => Err(Failure::Failed(format!(
-            "{n} of {} databases could not be looked up",
-            databases.len()
+            "{n} of {total} databases could not be looked up"
         ))),
     }
 }
@@ -130,27 +132,32 @@ fn split(name: &[u8]) -> Result<(String, Vec<u8>), Failure> {
     Ok((host.to_owned(), path))
 }
 
-/// Paths of the database `path` and of all below the directory `path` (empty for the root).
-async fn below(client: &Client, host: &str, path: &[u8]) -> Result<Vec<Vec<u8>>, Failure> {
+/// Paths of the database `top` and of all below the directory `top` (empty for the root).
+async fn below(client: &Client, host: &str, top: &[u8]) -> Result<Vec<Vec<u8>>, Failure> {
     let mut found = Vec::new();
-    if !path.is_empty() && client.stat(&manifest_key(host, path)).await?.is_some() {
-        found.push(path.to_owned());
+    if !top.is_empty() && client.stat(&manifest_key(host, top)).await?.is_some() {
+        found.push(top.to_owned());
     }
-    let mut directories = vec![path.to_owned()];
+    let (mut directories, mut held_bytes) = (vec![top.to_owned()], 0);
     while !directories.is_empty() {
-        let listed: Vec<(Vec<u8>, Vec<DirEntry>)> = stream::iter(directories)
+        let mut listed = stream::iter(std::mem::take(&mut directories))
             .map(|directory| async move {
                 let entries = client.list(host, &directory).await?;
                 Ok::<_, ReplicaError>((directory, entries))
             })
-            .buffer_unordered(REQUESTS_MAX)
-            .try_collect()
-            .await?;
-        directories = Vec::new();
-        for (directory, entries) in listed {
-            for entry in entries {
-                let path = [&directory[..], b"/", &entry.name[..]].concat();
-                match entry.kind {
+            .buffer_unordered(REQUESTS_MAX);
+        while let Some((directory, entries)) = listed.try_next().await? {
+            for DirEntry { name, kind } in entries {
+                let path = [&directory[..], b"/", &name[..]].concat();
+                held_bytes += path.len() + PATH_OVERHEAD_BYTES;
+                if held_bytes > FOUND_MAX_BYTES {
+                    return Err(Failure::Failed(format!(
+                        "there are too many databases and directories below {}{} to list them all; name one of the directories",
+                        printable(host.as_bytes()),
+                        printable(top)
+                    )));
+                }
+                match kind {
                     EntryKind::Database => found.push(path),
                     EntryKind::Directory => directories.push(path),
                 }

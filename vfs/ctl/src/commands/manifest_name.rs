@@ -1,6 +1,7 @@
 //! `verneuilctl manifest-name`: the key of a database's manifest. Asks no store.
 
 use serde::Serialize;
+use verneuil_store::printable;
 
 use crate::cli::{Common, ManifestName};
 use crate::failure::Failure;
@@ -22,7 +23,7 @@ pub fn run(common: &Common, args: &ManifestName) -> Result<(), Failure> {
     }
     output::json(&Name {
         host: &database.host,
-        path: output::printable(&database.path),
+        path: printable(&database.path),
         key: &database.key,
     })
 }

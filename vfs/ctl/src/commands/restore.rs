@@ -12,6 +12,7 @@ use verneuil_config::Config;
 use verneuil_format::MANIFESTS_PREFIX;
 use verneuil_format::limits::MANIFEST_LEN_MAX_BYTES;
 use verneuil_replica::{Client, Loaded, Snapshot, restore_to_path, restore_to_writer};
+use verneuil_store::printable;
 
 use crate::cli::{Common, Restore};
 use crate::failure::Failure;
@@ -61,7 +62,7 @@ pub fn run(common: &Common, args: &Restore) -> Result<(), Failure> {
     let identity = snapshot.manifest().identity();
     output::json(&Restored {
         host: identity.host.clone(),
-        path: output::printable(&identity.path),
+        path: printable(&identity.path),
         out: out.display().to_string(),
         length_bytes: head.file_len,
         generation: head.generation.0,
@@ -75,7 +76,7 @@ fn summarise(snapshot: &Snapshot, out: &Path) {
         let head = snapshot.manifest().head();
         eprintln!(
             "{}: {} bytes, as of {}, restored to {}",
-            output::printable(snapshot.database().as_bytes()),
+            printable(snapshot.database().as_bytes()),
             head.file_len,
             time::utc(head.commit_time_ns),
             out.display()

@@ -3,10 +3,11 @@
 use serde::Serialize;
 use verneuil_copier::TargetStatus;
 use verneuil_spool::{Database, Spool};
+use verneuil_store::printable;
 
 use crate::cli::{Common, Status};
 use crate::failure::Failure;
-use crate::output::{self, printable, report};
+use crate::output::{self, report};
 use crate::session;
 
 #[derive(Serialize)]

@@ -11,11 +11,11 @@ use rusqlite::{Connection, ErrorCode};
 use serde::Serialize;
 use verneuil_config::{CONFIG_VARIABLE, Config};
 use verneuil_dbfile::Header;
+use verneuil_store::printable;
 
 use crate::cli::{Common, Sync};
 use crate::failure::Failure;
-use crate::output::{self, printable};
-use crate::{session, sqlite};
+use crate::{output, session, sqlite};
 
 /// How a database file begins, unless it is empty.
 const MAGIC: &[u8; 16] = b"SQLite format 3\0";
