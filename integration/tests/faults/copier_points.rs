@@ -26,6 +26,8 @@ const TABLE: &str = "CREATE TABLE t(id INTEGER PRIMARY KEY, x TEXT NOT NULL)";
 /// More than one chunk.
 const FILL: &str = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM n WHERE i<60) INSERT INTO t SELECT i, printf('%.*c', 1500, char(65+i%26)) FROM n";
 const UPDATE: &str = "UPDATE t SET x=x||'new' WHERE id%20=3";
+/// Touches one of the chunks that [`UPDATE`] touches, and not the other.
+const OTHER: &str = "UPDATE t SET x=x||'other' WHERE id=1";
 
 /// What the copier finds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -248,6 +250,11 @@ fn each(
         let mut next = session(&setup, &config, None)?;
         next.row("SELECT count(*) FROM sqlite_schema")?;
         legal.push(content(&setup.database())?);
+        if at % 2 == 0 {
+            // Its record must not hide what the dead copier had claimed.
+            next.run(&[OTHER])?;
+            legal.push(content(&setup.database())?);
+        }
         all_is_well(&setup, scene, &legal)?;
         next.close().map(drop)
     })

@@ -215,6 +215,16 @@ pub fn shortened(calls: &[Call]) -> Vec<(usize, Action)> {
         .collect()
 }
 
+/// Each record that is not written, while all that comes after it is.
+pub fn unlogged(calls: &[Call]) -> Vec<(usize, Action)> {
+    let is_record = |call: &Call| call.name == "pwrite64" && call.path.contains("/log-");
+    (1..)
+        .zip(calls)
+        .filter(|(_, call)| is_record(call))
+        .map(|(at, _)| (at, Action::Fail(Errno::ENOSPC)))
+        .collect()
+}
+
 /// Whether all faults are asked for and not a sample.
 pub fn wants_all() -> Result<bool> {
     match std::env::var("VERNEUIL_FAULTS").as_deref() {

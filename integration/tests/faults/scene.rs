@@ -54,13 +54,20 @@ pub fn content(file: &Path) -> Result<String> {
 /// The states of a database before and after one transaction, by stock SQLite.
 #[derive(Debug)]
 pub struct Reference {
+    /// Before the prelude.
+    pub base: String,
     pub old: String,
     pub new: String,
 }
 
 impl Reference {
     /// Runs the statements without the extension.
-    pub fn of(setup: &Setup, before: &[&str], transaction: &[&str]) -> Result<Self> {
+    pub fn of(
+        setup: &Setup,
+        before: &[&str],
+        prelude: &[&str],
+        transaction: &[&str],
+    ) -> Result<Self> {
         let file = setup.path("stock.db");
         let uri = format!("file:{}", file.display());
         let opening = Opening {
@@ -69,13 +76,20 @@ impl Reference {
             env: &[],
         };
         let mut session = Session::open(Program::Rusqlite, &opening)?;
-        session.run(before)?;
         let copy = setup.path("stock-before.db");
-        std::fs::copy(&file, &copy)?;
+        let now = || {
+            std::fs::copy(&file, &copy)?;
+            content(&copy)
+        };
+        session.run(before)?;
+        let base = now()?;
+        session.run(prelude)?;
+        let old = now()?;
         session.run(transaction)?;
         session.close()?;
         Ok(Self {
-            old: content(&copy)?,
+            base,
+            old,
             new: content(&file)?,
         })
     }

@@ -135,7 +135,12 @@ fn a_last_foreign_write_arrives_within_ten_seconds_without_anyone_reopening() ->
                 // A long transaction that spills, and then a commit.
                 foreigner.run(&["PRAGMA cache_size=4", "BEGIN IMMEDIATE"])?;
                 foreigner.run(&ledger.entry("main"))?;
-                foreigner.run(&["UPDATE cells SET body=body"])?;
+                let before = std::fs::read(setup.database())?;
+                foreigner.run(&[
+                    "UPDATE cells SET body='x'||body",
+                    "UPDATE cells SET body=substr(body,2)",
+                ])?;
+                ensure!(std::fs::read(setup.database())? != before, "no spill");
                 std::thread::sleep(Duration::from_secs(2));
                 foreigner.run(&["COMMIT", "PRAGMA cache_size=-2000"])?;
             }
