@@ -380,8 +380,11 @@ fn honest_list(
     list(to, &keys, &folders, None)
 }
 
+/// Objects by key, and the bytes of the database that they are.
+type Published = (BTreeMap<String, Vec<u8>>, Vec<u8>);
+
 /// What an honest store holds: a database of some chunks.
-fn published() -> Result<(BTreeMap<String, Vec<u8>>, Vec<u8>)> {
+fn published() -> Result<Published> {
     let setup = Setup::new(Kind::Directory)?;
     let content: Vec<u8> = (0..100_000_u32).flat_map(u32::to_le_bytes).collect();
     Publisher::new(&setup, Path::new(DATABASE))?

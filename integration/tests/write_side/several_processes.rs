@@ -164,6 +164,42 @@ fn a_last_foreign_write_arrives_within_ten_seconds_without_anyone_reopening() ->
     Ok(())
 }
 
+/// SQLite does not journal free pages: what a transaction has spilled into them stays when it is rolled back, under the old change counter.
+#[test]
+fn what_a_foreign_rollback_leaves_in_free_pages_spoils_no_version() -> Result<()> {
+    let _limit = watchdog::limit("foreign_rollback", 200);
+    let (setup, watch) = watched()?;
+    let mut ours = setup.writer(Program::Rusqlite)?;
+    ours.run(&open_books("main"))?;
+    ours.run(&[
+        "CREATE TABLE room(x)",
+        "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM n WHERE i<60) INSERT INTO room SELECT randomblob(3000) FROM n",
+        "DELETE FROM room WHERE rowid%2",
+    ])?;
+    let mut foreigner = stock(Program::Python, &setup.database())?;
+    foreigner.run(&["PRAGMA cache_size=3"])?;
+    let mut ledger = Ledger::new(1);
+    for round in 0..10 {
+        ours.run(&ledger.step())?;
+        setup.flush()?;
+        let before = std::fs::read(setup.database())?;
+        foreigner.run(&[
+            "BEGIN IMMEDIATE",
+            "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM n WHERE i<20) INSERT INTO room SELECT randomblob(3000) FROM n",
+            "ROLLBACK",
+        ])?;
+        let after = std::fs::read(setup.database())?;
+        ensure!(before.len() == after.len() && before != after, "no spill");
+        ours.run(&ledger.step())?;
+        setup.flush().with_context(|| format!("round {round}"))?;
+    }
+    ours.close()?;
+    foreigner.close()?;
+    let shown = every_version_is_committed(&setup, watch, last_entry)?;
+    ensure!(shown.last == ledger.entered());
+    Ok(())
+}
+
 #[test]
 fn a_flush_knows_a_foreign_commit_that_nobody_has_noticed_yet() -> Result<()> {
     let _limit = watchdog::limit("foreign_flush", 200);

@@ -8,9 +8,10 @@ use crate::entry::Entry;
 use crate::error::FormatError;
 use crate::ids::{ChunkId, ChunkIndex, Generation};
 use crate::limits::{
-    PAGE_SIZE_MIN, PATCH_BUDGET_BUSY_BYTES, PATCH_BUDGET_BYTES, PATCH_BUDGET_MAX_BYTES,
-    PATCH_LEN_MAX_BYTES, PATCH_OVERHEAD_BYTES,
+    PATCH_BUDGET_BUSY_BYTES, PATCH_BUDGET_BYTES, PATCH_BUDGET_MAX_BYTES, PATCH_LEN_MAX_BYTES,
+    PATCH_OVERHEAD_BYTES,
 };
+use crate::pages::patch_unit;
 use crate::update::Written;
 
 /// Bytes that differ from the stored version.
@@ -159,7 +160,7 @@ pub(crate) fn patched_ranges(
     len: u32,
     page_size: u32,
 ) -> Vec<Range<u32>> {
-    let unit = page_size.max(PAGE_SIZE_MIN);
+    let unit = patch_unit(page_size);
     let mut ranges = match written {
         Written::Unknown => vec![0..len],
         Written::Ranges(ranges) => ranges.clone(),

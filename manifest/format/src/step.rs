@@ -2,6 +2,7 @@
 //! evicted, and the chunk list (`fold`) follows.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::ops::Range;
 
 use bytes::Bytes;
 
@@ -14,7 +15,8 @@ use crate::list::Missing;
 use crate::manifest::{Manifest, SourceState};
 use crate::node::NodeSource;
 use crate::pack::{Pack, PackBuilder};
-use crate::patch::{ChunkView, Patch, PatchBudget, assemble, patched_ranges};
+use crate::pages::PageIds;
+use crate::patch::{ChunkView, Patch, PatchBudget, PatchedRange, assemble, patched_ranges};
 use crate::update::{Change, ChunkSource, UpdateError, Updated, Written};
 use crate::wire::check_frame;
 
@@ -31,7 +33,7 @@ pub(crate) struct Step<'a> {
     entries: BTreeMap<u32, Option<Entry>>,
     /// The new manifest's patches.
     patches: BTreeMap<u32, Patch>,
-    /// Whole contents of the chunks that got a new patch: eviction needs them.
+    /// Whole contents of the chunks that got a new patch: eviction and the check of the patches need them.
     contents: BTreeMap<u32, Bytes>,
     /// Chunks that will be in new packs.
     to_pack: BTreeMap<u32, (ChunkId, Bytes)>,
@@ -163,6 +165,68 @@ impl<'a> Step<'a> {
             }
         }
         Ok(())
+    }
+
+    /// What was written without our seeing it is in no range: the pages that SQLite does not journal because they are free, for one, when a
+    /// transaction of another VFS is rolled back. A patch that leaves out anything is of no use; its chunk goes into a pack.
+    pub fn check_patches(&mut self) -> Result<(), UpdateError> {
+        let views = self.views(self.contents.keys().copied())?;
+        let (mut needed, mut useless) = (Vec::new(), Vec::new());
+        for (&index, content) in &self.contents {
+            let (Some(view), Some(patch)) = (views.get(&index), self.patches.get(&index)) else {
+                continue;
+            };
+            match self.is_complete(view, patch, content)? {
+                Some(true) => {}
+                Some(false) => useless.push((index, patch.id, content.clone())),
+                None => needed.push((view.index, view.entry)),
+            }
+        }
+        if !needed.is_empty() {
+            return Err(UpdateError::NeedChunks(needed));
+        }
+        for (index, id, content) in useless {
+            self.patches.remove(&index);
+            self.pack(index, id, content);
+        }
+        Ok(())
+    }
+
+    /// Whether the stored version and this new patch make `content`; `None` if the stored version has to be loaded to tell.
+    fn is_complete(
+        &self,
+        view: &ChunkView<'_>,
+        patch: &Patch,
+        content: &Bytes,
+    ) -> Result<Option<bool>, FormatError> {
+        let range = |range: &PatchedRange| range.offset..range.offset + range.bytes.len() as u32;
+        let ranges: Vec<Range<u32>> = patch.ranges.iter().map(range).collect();
+        if ranges == [0..content.len() as u32] {
+            return Ok(Some(true));
+        }
+        // The content in the old manifest differs from the stored version within these ranges only.
+        let known = [&view.id, &view.entry.id].map(|id| self.chunks.pages(id));
+        let new = || PageIds::of(content, self.source.page_size);
+        if let Some(known) = known.into_iter().flatten().next()
+            && let Some(agree) = known.agree_outside(&ranges, &new())
+        {
+            return Ok(Some(agree));
+        }
+        let stored = match self.chunks.stored(&view.entry.id) {
+            _ if !view.needs_stored() => Vec::new(),
+            None => return Ok(None),
+            Some(stored) => {
+                view.entry.verify(&stored)?;
+                stored.into()
+            }
+        };
+        let patched = ChunkView {
+            id: patch.id,
+            len: content.len() as u32,
+            patch: Some(patch),
+            ..*view
+        };
+        Ok(Some(assemble(&patched, stored).is_ok()))
     }
 
     /// Writes packs and nodes, and puts the manifest together.

@@ -13,6 +13,7 @@ use crate::ids::{ChunkId, ChunkIndex};
 use crate::manifest::{Manifest, SourceState};
 use crate::node::{LookupError, Node, NodeRef, NodeSource};
 use crate::pack::Pack;
+use crate::pages::PageIds;
 use crate::patch::PatchBudget;
 use crate::step::Step;
 
@@ -40,7 +41,7 @@ pub enum Change {
     Stored(Entry),
 }
 
-/// Which bytes of a chunk may differ from its content in the manifest that is updated.
+/// Which bytes of a chunk may differ from its content in the manifest that is updated: a claim, which is checked before anything is built upon it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Written {
     /// Any.
@@ -53,6 +54,11 @@ pub enum Written {
 pub trait ChunkSource {
     /// The bytes with this id, if they were loaded. They are checked.
     fn stored(&self, id: &ChunkId) -> Option<Bytes>;
+
+    /// What is remembered of a content, stored or patched, that has this id. Spares the loading of a stored version.
+    fn pages(&self, _id: &ChunkId) -> Option<&PageIds> {
+        None
+    }
 }
 
 impl<S: BuildHasher> ChunkSource for HashMap<ChunkId, Bytes, S> {
@@ -108,7 +114,8 @@ impl From<LookupError> for UpdateError {
 impl Manifest {
     /// The manifest after this one: its generation is one higher, its content is `next`.
     ///
-    /// Deterministic: the same arguments give the same manifest and packs. Costs O(changes).
+    /// Deterministic: the same arguments give the same manifest and packs. Costs O(changes). A chunk that differs elsewhere than its
+    /// [`Written::Ranges`] say is not patched but stored whole: whatever is given, every chunk of the new manifest can be put together.
     ///
     /// # Errors
     /// [`UpdateError::NeedNodes`] and [`UpdateError::NeedChunks`] ask the caller to load something and to call again with the same
@@ -123,6 +130,7 @@ impl Manifest {
         let mut step = Step::new(self, next.source, nodes, chunks, budget)?;
         step.apply(&next.changes)?;
         step.evict()?;
+        step.check_patches()?;
         step.finish()
     }
 }

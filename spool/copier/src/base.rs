@@ -1,6 +1,6 @@
 //! The manifest that the next one is built upon, as it is in the store, and the objects it refers to; used by `pass` and `catchup`.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
 use std::os::unix::ffi::OsStrExt;
@@ -10,10 +10,10 @@ use futures::{StreamExt, TryStreamExt, stream};
 use verneuil_config::TargetConfig;
 use verneuil_format::limits::NODE_LEN_MAX_BYTES;
 use verneuil_format::{
-    CHUNK_LEN_BYTES, Change, ChunkId, ChunkIndex, Entry, FrameRef, Generation, HEAD_LEN_BYTES,
-    Head, Identity, LookupError, Manifest, NextState, Node, NodeId, NodeRef, Pack, PackBuilder,
-    PatchBudget, Stored, UpdateError, Updated, assemble, chunk_len, decode_frame, manifest_key,
-    pack_key,
+    CHUNK_LEN_BYTES, Change, ChunkId, ChunkIndex, ChunkSource, Entry, FrameRef, Generation,
+    HEAD_LEN_BYTES, Head, Identity, LookupError, Manifest, NextState, Node, NodeId, NodeRef, Pack,
+    PackBuilder, PageIds, PatchBudget, Stored, UpdateError, Updated, assemble, chunk_len,
+    decode_frame, manifest_key, pack_key,
 };
 use verneuil_spool::{Database, TargetId};
 use verneuil_store::{Condition, ETag, ErrorKind, GetOptions, Got, Space, Store, StoreError};
@@ -25,6 +25,9 @@ use crate::requests;
 pub(crate) const REQUESTS_AT_ONCE: usize = 4;
 /// Decoded nodes kept per database, 80 KiB each: the chunk list of 4 GiB. Beyond, they are read again when needed.
 const NODES_MAX: usize = 64;
+/// Changed chunks whose pages are remembered per database, some hundred bytes each (2 KiB with the smallest pages): more than can have patches.
+/// What is not remembered is read again before a patch of it is believed.
+pub(crate) const PAGES_MAX: usize = 64;
 
 /// The last manifest, and what was loaded of its chunk list.
 #[derive(Debug)]
@@ -34,6 +37,8 @@ pub(crate) struct Base {
     /// Version of the manifest in the store; `None` while there is none.
     etag: Option<ETag>,
     nodes: HashMap<NodeId, Arc<Node>>,
+    /// The pages of contents that were published last, the newest at the end.
+    pages: VecDeque<(ChunkId, PageIds)>,
     /// It refers to nothing, because what the store's manifest refers to is lost.
     afresh: bool,
 }
@@ -68,6 +73,7 @@ impl Base {
                     manifest,
                     etag: None,
                     nodes: HashMap::new(),
+                    pages: VecDeque::new(),
                     afresh: false,
                 },
                 false,
@@ -101,6 +107,7 @@ impl Base {
                 manifest,
                 etag: Some(etag),
                 nodes: HashMap::new(),
+                pages: VecDeque::new(),
                 afresh: false,
             },
             is_ours,
@@ -166,15 +173,22 @@ impl Base {
         budget: PatchBudget,
         local: impl Fn(u32, u32) -> Option<Vec<u8>>,
     ) -> Result<Updated, CopyError> {
-        let mut chunks: HashMap<ChunkId, Bytes> = HashMap::new();
+        let mut loaded: HashMap<ChunkId, Bytes> = HashMap::new();
         loop {
+            let chunks = Known {
+                loaded: &loaded,
+                pages: &self.pages,
+            };
             match self.manifest.update(next, &self.nodes, &chunks, budget) {
-                Ok(updated) => return Ok(updated),
+                Ok(updated) => {
+                    self.remember_pages(next);
+                    return Ok(updated);
+                }
                 Err(UpdateError::NeedNodes(nodes)) => self.load_nodes(store, nodes).await?,
                 Err(UpdateError::NeedChunks(needed)) => {
                     let needed = self.evict_local(store, next, needed, &local).await?;
                     for (id, raw) in load_chunks(store, needed).await? {
-                        chunks.insert(id, raw);
+                        loaded.insert(id, raw);
                     }
                 }
                 Err(UpdateError::Format(error)) => return Err(error.into()),
@@ -185,8 +199,35 @@ impl Base {
         }
     }
 
+    /// For the patches of the next publication.
+    fn remember_pages(&mut self, next: &NextState) {
+        let newest = next
+            .changes
+            .values()
+            .rev()
+            .filter_map(|change| match change {
+                Change::Bytes { bytes, .. } => Some(bytes),
+                Change::Stored(_) => None,
+            });
+        let page_size = next.source.page_size;
+        let pages = newest
+            .take(PAGES_MAX)
+            .map(|bytes| (ChunkId::of(bytes), PageIds::of(bytes, page_size)));
+        self.remember(pages.collect());
+    }
+
+    /// Spares a request before a chunk with this content is patched.
+    pub(crate) fn remember(&mut self, pages: Vec<(ChunkId, PageIds)>) {
+        for known in pages {
+            self.pages.retain(|(id, _)| *id != known.0);
+            self.pages.push_back(known);
+        }
+        let surplus = self.pages.len().saturating_sub(PAGES_MAX);
+        self.pages.drain(..surplus);
+    }
+
     /// Patched chunks that are to be stored whole, and that the file still holds as the manifest describes them, need not be fetched to be put
-    /// together: they go into packs as they are. Returns the others.
+    /// together: they go into packs as they are. Returns the others, and those that are to be patched.
     async fn evict_local(
         &self,
         store: &Store,
@@ -198,7 +239,9 @@ impl Base {
         for (index, entry) in needed {
             let view = match self.manifest.chunk(index, &self.nodes) {
                 Ok(view)
-                    if !builder.is_full() && view.len == chunk_len(next.source.file_len, index) =>
+                    if !next.changes.contains_key(&index)
+                        && !builder.is_full()
+                        && view.len == chunk_len(next.source.file_len, index) =>
                 {
                     view
                 }
@@ -330,6 +373,23 @@ impl Base {
             .await?;
         self.nodes.extend(loaded);
         Ok(())
+    }
+}
+
+/// What there is of chunks without asking the store.
+struct Known<'a> {
+    loaded: &'a HashMap<ChunkId, Bytes>,
+    pages: &'a VecDeque<(ChunkId, PageIds)>,
+}
+
+impl ChunkSource for Known<'_> {
+    fn stored(&self, id: &ChunkId) -> Option<Bytes> {
+        self.loaded.stored(id)
+    }
+
+    fn pages(&self, id: &ChunkId) -> Option<&PageIds> {
+        let known = self.pages.iter().rev().find(|(known, _)| known == id);
+        known.map(|(_, pages)| pages)
     }
 }
 

@@ -10,13 +10,13 @@ use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use verneuil_dbfile::{LockBytes, Pooled};
 use verneuil_format::{
-    CHUNK_LEN_BYTES, Change, ChunkId, ChunkIndex, Entry, NextState, Pack, PackBuilder, Stored,
-    chunk_count, chunk_len,
+    CHUNK_LEN_BYTES, Change, ChunkId, ChunkIndex, Entry, NextState, Pack, PackBuilder, PageIds,
+    Stored, chunk_count, chunk_len,
 };
 use verneuil_spool::{ChunkSet, Ledger, SpoolError};
 use verneuil_store::Store;
 
-use crate::base::{Base, REQUESTS_AT_ONCE, put_packs};
+use crate::base::{Base, PAGES_MAX, REQUESTS_AT_ONCE, put_packs};
 use crate::error::{Blocked, CopyError};
 use crate::look::Look;
 
@@ -171,7 +171,9 @@ pub(crate) async fn read(
             .collect();
         let slice_len = slice.len();
         let packed;
-        (pending, packed) = blocking(move || pending.add(slice, &known)).await??;
+        let page_size = last.header.page_size;
+        (pending, packed) = blocking(move || pending.add(slice, &known, Some(page_size))).await??;
+        base.remember(packed.pages);
         for (index, content) in packed.settled {
             read.insert(index);
             if let Content::Stored(entry) = content {
@@ -306,6 +308,8 @@ type PackedEntries = (Pack, Vec<(u32, Entry)>);
 struct Packed {
     settled: Vec<(u32, Content)>,
     full: Vec<PackedEntries>,
+    /// Of the first chunks of the file: all of a small database, and the header of any.
+    pages: Vec<(ChunkId, PageIds)>,
 }
 
 /// What is known of a chunk before it is read.
@@ -318,18 +322,23 @@ struct Known {
 }
 
 impl Packing {
-    /// Hashes a slice; what is not in the store goes into the pack.
+    /// Hashes a slice; what is not in the store goes into the pack. With a page size, pages are remembered.
     fn add(
         mut self,
         slice: Vec<(u32, Vec<u8>)>,
         known: &[Known],
+        page_size: Option<u32>,
     ) -> Result<(Self, Packed), CopyError> {
         let mut packed = Packed {
             settled: Vec::new(),
             full: Vec::new(),
+            pages: Vec::new(),
         };
         for ((index, bytes), known) in slice.into_iter().zip(known) {
             let id = ChunkId::of(&bytes);
+            if let (Some(page_size), true) = (page_size, (index as usize) < PAGES_MAX) {
+                packed.pages.push((id, PageIds::of(&bytes, page_size)));
+            }
             if known.base == Some(id) {
                 packed.settled.push((index, Content::AsBase));
             } else if let Some(entry) = known.uploaded.filter(|entry| entry.id == id) {
@@ -389,7 +398,7 @@ pub(crate) async fn upload_all(
                 .into_iter()
                 .map(|chunk| Ok((chunk, bytes(chunk)?)))
                 .collect::<Result<_, CopyError>>()?;
-            let (rest, mut packed) = Packing::default().add(slice, &known)?;
+            let (rest, mut packed) = Packing::default().add(slice, &known, None)?;
             packed.full.extend(rest.finish());
             Ok::<_, CopyError>(packed)
         })

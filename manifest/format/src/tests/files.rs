@@ -36,6 +36,8 @@ pub enum Telling {
     Tersely,
     /// Too much: unchanged chunks and wider ranges.
     Verbosely,
+    /// Not all: something else has written, too.
+    Incompletely,
     /// Whole chunks.
     Unknown,
     /// Whole chunks that the store already has.
@@ -63,6 +65,7 @@ pub fn commits() -> impl Strategy<Value = Vec<Commit>> {
     let telling = prop_oneof![
         4 => Just(Telling::Tersely),
         2 => Just(Telling::Verbosely),
+        2 => Just(Telling::Incompletely),
         1 => Just(Telling::Unknown),
         1 => Just(Telling::Stored),
     ];
@@ -153,6 +156,10 @@ pub fn tell(old: &[u8], new: &[u8], commit: &Commit, world: &mut World) -> NextS
                 continue;
             }
             Telling::Unknown => Written::Unknown,
+            Telling::Incompletely => {
+                let all = differences(before, content, false);
+                Written::Ranges(all.into_iter().step_by(2).collect())
+            }
             Telling::Tersely | Telling::Verbosely => {
                 Written::Ranges(differences(before, content, verbosely))
             }

@@ -33,11 +33,24 @@ fn next(chunks: u64, changed: impl IntoIterator<Item = (u32, u32)>) -> NextState
     }
 }
 
+/// The content of any chunk, as far as is remembered.
+struct Remembered(PageIds);
+
+impl ChunkSource for Remembered {
+    fn stored(&self, _: &ChunkId) -> Option<bytes::Bytes> {
+        None
+    }
+
+    fn pages(&self, _: &ChunkId) -> Option<&PageIds> {
+        Some(&self.0)
+    }
+}
+
 /// Updates; `cache` has all nodes.
 fn update(manifest: &Manifest, next: &NextState, cache: &mut Cache) -> Updated {
-    let none: HashMap<ChunkId, bytes::Bytes> = HashMap::new();
+    let chunks = Remembered(PageIds::of(&noise(1, 65_536), 4_096));
     let updated = manifest
-        .update(next, cache, &none, PatchBudget::ORDINARY)
+        .update(next, cache, &chunks, PatchBudget::ORDINARY)
         .unwrap();
     cache.extend(
         updated
@@ -104,7 +117,9 @@ fn updates_and_diffs_of_a_large_database_touch_few_nodes() {
     assert!((written..=written + 2).contains(&leaves.len()));
 
     // An ordinary commit only patches: readers need no node to know what it changed.
-    let bytes = bytes::Bytes::from(noise(1, 65_536));
+    let mut bytes = noise(1, 65_536);
+    bytes[5] ^= 1;
+    let bytes = bytes::Bytes::from(bytes);
     let change = Change::Bytes {
         bytes,
         written: Written::Ranges(vec![0..9]),

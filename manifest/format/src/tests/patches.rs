@@ -149,10 +149,92 @@ fn eviction_asks_for_the_stored_chunks_that_it_needs() {
     for (_, entry) in &needed {
         chunks.insert(entry.id, world.stored(entry).into());
     }
+    // The new patch is believed when it has been seen what it patches.
+    let Err(UpdateError::NeedChunks(patched)) =
+        manifest.update(&next, &nodes, &chunks, PatchBudget::ORDINARY)
+    else {
+        panic!("the patch was believed");
+    };
+    for (index, entry) in &patched {
+        assert_eq!(index.0, 15);
+        chunks.insert(entry.id, world.stored(entry).into());
+    }
     let updated = manifest
         .update(&next, &nodes, &chunks, PatchBudget::ORDINARY)
         .unwrap();
     assert_eq!((updated.packs.len(), updated.packs[0].frames.len()), (1, 9));
+}
+
+/// What the copier remembers of a content.
+struct Remembered(ChunkId, PageIds);
+
+impl ChunkSource for Remembered {
+    fn stored(&self, _: &ChunkId) -> Option<bytes::Bytes> {
+        None
+    }
+
+    fn pages(&self, id: &ChunkId) -> Option<&PageIds> {
+        (*id == self.0).then_some(&self.1)
+    }
+}
+
+#[test]
+fn a_patch_that_would_leave_something_out_is_not_made() {
+    for page_size in [512u32, 4_096, 0] {
+        let mut world = World::default();
+        let (file, base) = packed(&mut world, 3);
+        let nodes: HashMap<NodeId, std::sync::Arc<Node>> = HashMap::new();
+        let before = &file[CHUNK..2 * CHUNK];
+        let remembered = Remembered(ChunkId::of(before), PageIds::of(before, page_size));
+        for (foreign, patches, packs) in [
+            (None, 1, 0),
+            (Some(CHUNK), 0, 1),
+            (Some(2 * CHUNK - 1), 0, 1),
+        ] {
+            let mut new = file.clone();
+            new[CHUNK + 8_192..][..4_096].copy_from_slice(&noise(2, 4_096));
+            foreign.into_iter().for_each(|at| new[at] ^= 1);
+            let next = NextState {
+                source: source(file.len(), page_size),
+                changes: BTreeMap::from([changed(&new, 1, &[8_192..12_288])]),
+            };
+            // By what is stored ...
+            let manifest = world.update(&base, &next, PatchBudget::ORDINARY);
+            assert!(world.read(&manifest) == new);
+            assert_eq!(manifest.patches().count(), patches);
+            // ... and by what is remembered of it, without reading it.
+            let updated = base
+                .update(&next, &nodes, &remembered, PatchBudget::ORDINARY)
+                .unwrap();
+            assert_eq!((updated.manifest, updated.packs.len()), (manifest, packs));
+        }
+    }
+}
+
+#[test]
+fn what_was_remembered_of_other_pages_or_lengths_tells_nothing() {
+    let mut world = World::default();
+    let (file, base) = packed(&mut world, 2);
+    let nodes: HashMap<NodeId, std::sync::Arc<Node>> = HashMap::new();
+    let before = &file[CHUNK..];
+    let mut new = file.clone();
+    new[CHUNK] ^= 1;
+    let next = NextState {
+        source: source(file.len(), 4_096),
+        changes: BTreeMap::from([changed(&new, 1, &[0..1])]),
+    };
+    for pages in [
+        PageIds::of(before, 512),
+        PageIds::of(&before[..60_000], 4_096),
+    ] {
+        let updated = base.update(
+            &next,
+            &nodes,
+            &Remembered(ChunkId::of(before), pages),
+            PatchBudget::ORDINARY,
+        );
+        assert!(matches!(updated, Err(UpdateError::NeedChunks(_))));
+    }
 }
 
 #[test]
