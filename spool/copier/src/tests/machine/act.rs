@@ -86,11 +86,13 @@ impl Machine {
             Step::Lose { target, loss } => self.lose(target % targets, loss),
             Step::Reboot { wiped } => {
                 self.reboot();
+                self.model.forget_published();
                 if wiped {
                     drop(std::fs::remove_dir_all(self.dir.path().join("spool")));
                 }
             }
             Step::LoseFolder => {
+                self.model.forget_published();
                 if let Some(folder) = self.spool().contents().ok().and_then(|it| it.boot) {
                     drop(std::fs::remove_dir_all(folder));
                 }

@@ -2,13 +2,14 @@
 //! any point; stores that fail and forget. What a seed says happens, one thing after the other, and after each of them P2, P5, P6 and P8 are
 //! checked; at the end of a case P4: everything that was committed arrives.
 //!
-//! `steps`: what can happen; `run` and `act`: doing it; `model`: what is right; `carrier`: the copier's process; `worker` and `mortal`: the application's.
+//! `steps`: what can happen; `run` and `act`: doing it; `model` and `content`: what is right; `carrier`: the copier's process; `worker` and `mortal`: the application's.
 //!
 //! A case that fails prints its seed and is made smaller. `VERNEUIL_STATE_MACHINE_SEED` runs that case alone; `VERNEUIL_STATE_MACHINE_CASES` and
 //! `VERNEUIL_STATE_MACHINE_FIRST_SEED` make a run longer, and another one.
 
 mod act;
 mod carrier;
+mod content;
 mod model;
 mod mortal;
 mod run;

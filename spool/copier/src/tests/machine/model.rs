@@ -1,4 +1,4 @@
-//! The reference: every state that was ever committed, by its hash, and what a store and a spool may look like beside it; `run` asks after every step.
+//! The reference: every state that was ever committed, by the hash of its content, and what a store and a spool may look like beside it; `run` asks after every step.
 
 use std::collections::BTreeSet;
 use std::io::Read;
@@ -11,6 +11,7 @@ use verneuil_config::TargetConfig;
 use verneuil_format::{Manifest, manifest_key};
 
 use super::super::world::bytes_of;
+use super::content::hash_of;
 
 /// P2: the spool of a database stays below this many times its size …
 const SPOOL_TIMES: u64 = 4;
@@ -31,6 +32,8 @@ pub(super) struct Target {
     generation: u64,
     /// Objects that its manifests may name are gone: until a manifest is written from nothing, it may lead nowhere.
     pub(super) is_torn: bool,
+    /// The spool knows nothing of what was published: with the manifest gone, too, generations begin anew.
+    is_forgotten: bool,
     /// What was published is gone, and nothing has been published since: nobody asks the store while nothing is pending.
     pub(super) is_lost: bool,
 }
@@ -58,6 +61,7 @@ impl Target {
             state: None,
             generation: 0,
             is_torn: false,
+            is_forgotten: false,
             is_lost: false,
         }
     }
@@ -79,7 +83,8 @@ impl Target {
         let decoded = Manifest::decode(&manifest)
             .map_err(|error| format!("{name}: the manifest can't be read: {error}"))?;
         let generation = decoded.generation().0;
-        if generation <= self.generation {
+        let is_first = self.is_forgotten && self.is_lost;
+        if generation <= self.generation && !is_first {
             return Err(format!(
                 "{name}: manifest {generation} was published after {}",
                 self.generation
@@ -87,7 +92,7 @@ impl Target {
         }
         self.generation = generation;
         self.manifest = Some(manifest);
-        self.is_lost = false;
+        (self.is_lost, self.is_forgotten) = (false, false);
         let bytes = match bytes_of(&self.root, &decoded) {
             Ok(bytes) => bytes,
             Err(_) if self.is_torn => {
@@ -96,7 +101,8 @@ impl Target {
             }
             Err(error) => return Err(format!("P6: {name}, manifest {generation}: {error}")),
         };
-        let hash = blake3::hash(&bytes);
+        let len_bytes = bytes.len();
+        let hash = hash_of(bytes);
         let first = self.state.unwrap_or(0);
         match (first..states.len()).find(|at| states[*at] == hash) {
             Some(at) => self.state = Some(at),
@@ -104,7 +110,7 @@ impl Target {
                 let is_old = states.contains(&hash);
                 return Err(format!(
                     "P5: {name}, manifest {generation}, {} bytes, is {}; {} states",
-                    bytes.len(),
+                    len_bytes,
                     if is_old {
                         "an older state"
                     } else {
@@ -151,12 +157,18 @@ impl Model {
         };
         self.is_missing = false;
         self.len_bytes = bytes.len() as u64;
-        let hash = blake3::hash(&bytes);
+        let hash = hash_of(bytes);
         if self.states.last() == Some(&hash) {
             return false;
         }
         self.states.push(hash);
         true
+    }
+
+    /// The spool, or its folder, is gone.
+    pub(super) fn forget_published(&mut self) {
+        let targets = self.targets.iter_mut();
+        targets.for_each(|target| target.is_forgotten = true);
     }
 
     /// P5 and P6 for each target; how many manifests were new.
