@@ -26,6 +26,7 @@ use crate::support::{
 const ACCESS_KEY: &str = "AKIAZQ7CANARY";
 /// How long a program may listen to a lie: two attempts, on a busy machine.
 const ANSWER_LIMIT: Duration = Duration::from_secs(15);
+
 /// Which requests are answered with a lie; the others get the truth.
 #[derive(Clone, Copy, PartialEq)]
 enum On {

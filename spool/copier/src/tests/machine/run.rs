@@ -119,6 +119,10 @@ impl Machine {
     /// Sends a command to a connection, which is opened if it must be. `None`: SQLite refused, or the process died.
     pub(super) fn tell(&mut self, who: usize, command: &str) -> Result<Option<String>, String> {
         let process = PROCESS_OF[who];
+        // Stock SQLite would take the next file's journal for the old one's, play it back into that, and remove it: from under its writer.
+        if who == FOREIGN && self.connections[who].is_stale && self.model.is_journal_live() {
+            return Ok(None);
+        }
         if self.processes[process].is_none() {
             let vfs = if who == FOREIGN { "unix" } else { "verneuil" };
             self.processes[process] = Some(Process::start(
