@@ -195,3 +195,36 @@ fn forty_reboots_at_random_moments_lose_nothing() -> Result<()> {
     ensure!(shown.last == state);
     Ok(())
 }
+
+/// A spool in memory, as each reboot leaves it.
+#[test]
+fn a_spool_that_every_reboot_wipes_goes_on_under_its_name_even_if_nothing_was_committed()
+-> Result<()> {
+    let _limit = watchdog::limit("reboot_wiped", 200);
+    let (setup, watch) = watched()?;
+    let mut workload = Workload::new(54, WorkloadOptions::default());
+    for number in 0..3 {
+        let boot = Boot::new(&setup.path(""), number)?;
+        // The first process of a boot only reads, each next one commits.
+        for commits in 0..3 {
+            let mut source = session_after(&setup, &boot, Program::Rusqlite)?;
+            source.row("SELECT count(*) FROM sqlite_schema")?;
+            for _ in 0..commits {
+                source.run(&workload.step())?;
+            }
+            let flushed = source.row("PRAGMA verneuil_flush_replication_data")?;
+            ensure!(
+                flushed == "1",
+                "boot {number}, {commits} commits: {flushed}"
+            );
+            source.close()?;
+            if workload.committed() > 0 {
+                is_equal(&setup, &setup.database())?;
+            }
+        }
+        std::fs::remove_dir_all(setup.spool())?;
+    }
+    let shown = every_version_is_committed(&setup, watch, check_state)?;
+    ensure!(shown.last == workload.committed());
+    Ok(())
+}

@@ -36,6 +36,8 @@ pub(crate) struct Base {
     manifest: Manifest,
     /// Version of the manifest in the store; `None` while there is none.
     etag: Option<ETag>,
+    /// Some other spool has published it: one that this host had before it was wiped, or another host's.
+    is_strange: bool,
     nodes: HashMap<NodeId, Arc<Node>>,
     /// The pages of contents that were published last, the newest at the end.
     pages: VecDeque<(ChunkId, PageIds)>,
@@ -72,6 +74,7 @@ impl Base {
                     key,
                     manifest,
                     etag: None,
+                    is_strange: false,
                     nodes: HashMap::new(),
                     pages: VecDeque::new(),
                     afresh: false,
@@ -79,7 +82,7 @@ impl Base {
                 false,
             ));
         };
-        let (manifest, is_ours) = match Manifest::decode(&body) {
+        let (manifest, is_ours, is_strange) = match Manifest::decode(&body) {
             Ok(found) => {
                 let generation = found.generation().0;
                 let same_instance = found.identity().instance == identity.instance;
@@ -88,7 +91,7 @@ impl Base {
                 }
                 let is_ours =
                     published > 0 && (generation == published || generation == published + 1);
-                (found.with_identity(identity), is_ours)
+                (found.with_identity(identity), is_ours, !same_instance)
             }
             Err(error) => {
                 tracing::warn!(key, %error, "the manifest in the store is damaged: the database is uploaded afresh");
@@ -98,6 +101,7 @@ impl Base {
                         Generation(generation_of(&body).0.max(published)),
                     ),
                     false,
+                    true,
                 )
             }
         };
@@ -106,6 +110,7 @@ impl Base {
                 key,
                 manifest,
                 etag: Some(etag),
+                is_strange,
                 nodes: HashMap::new(),
                 pages: VecDeque::new(),
                 afresh: false,
@@ -119,9 +124,10 @@ impl Base {
         &self.manifest
     }
 
-    /// Whether the store has it.
+    /// Whether the store has it, by this spool. If not, it is published though nothing has changed: what this spool says that it has published must
+    /// bear its instance id, or the next copier takes it for another source's.
     pub(crate) fn is_published(&self) -> bool {
-        self.etag.is_some() && self.manifest.generation().0 > 0
+        self.etag.is_some() && !self.is_strange && self.manifest.generation().0 > 0
     }
 
     /// Forgets what the store's manifest refers to, so that the next one names only what is uploaded from now on. Generations go on.
@@ -295,6 +301,7 @@ impl Base {
         };
         self.manifest = updated.manifest;
         self.etag = Some(etag);
+        self.is_strange = false;
         self.afresh = false;
         if self.nodes.len() + updated.nodes.len() > NODES_MAX {
             self.nodes.clear();

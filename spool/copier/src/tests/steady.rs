@@ -78,6 +78,36 @@ async fn a_restart_uploads_nothing_that_is_there() {
 }
 
 #[tokio::test]
+async fn a_wiped_spool_takes_over_what_it_has_not_changed() {
+    let mut world = World::new(2).await;
+    world.drain().await.unwrap();
+    // A spool in memory, after a reboot: it has another instance id.
+    let wiped = World::new(0).await.spool;
+    let reopen = |world: &mut World| {
+        world.db = verneuil_spool::Database::open(&wiped, &world.path, world.db.info().clone());
+        world.writer = verneuil_spool::Writer::new(world.db.clone());
+        world.parked = None;
+    };
+    world.spool = wiped.clone();
+    reopen(&mut world);
+    let before = world.store.pacer().admitted();
+    assert_eq!(world.drain().await.unwrap(), Outcome::Idle);
+    assert_eq!(
+        world.store.pacer().admitted() - before,
+        2,
+        "the manifest is read, and published under the new id"
+    );
+    // The next process of this host does not take it for another source's.
+    for chunk in [0, 1] {
+        reopen(&mut world);
+        assert_eq!(world.drain().await.unwrap(), Outcome::Idle);
+        world.transact(&[chunk]);
+        world.drain().await.unwrap();
+        world.check_complete().await;
+    }
+}
+
+#[tokio::test]
 async fn a_database_that_shrinks_and_grows_is_published_as_it_is() {
     let mut world = World::new(9).await;
     world.drain().await.unwrap();
