@@ -262,7 +262,7 @@ fn each(
 }
 
 fn flushes(scene: Scene) -> Result<()> {
-    let _limit = watchdog::limit("copier_points", 400);
+    let _limit = watchdog::limit("copier_points", 900);
     each("flush", scene, CTL, |setup, fault| {
         let spool = setup.spool();
         let config = config(setup, scene, "external");
@@ -289,7 +289,7 @@ fn the_same_for_two_targets() -> Result<()> {
 
 #[test]
 fn a_copier_process_killed_at_any_call_publishes_committed_states_only() -> Result<()> {
-    let _limit = watchdog::limit("copier_points", 400);
+    let _limit = watchdog::limit("copier_points", 900);
     each("copy", Scene::Log, CTL, |setup, fault| {
         copy(setup, &config(setup, Scene::Log, "external"), fault)
     })
@@ -297,7 +297,7 @@ fn a_copier_process_killed_at_any_call_publishes_committed_states_only() -> Resu
 
 #[test]
 fn an_application_killed_at_any_call_of_its_copier_publishes_committed_states_only() -> Result<()> {
-    let _limit = watchdog::limit("copier_points", 400);
+    let _limit = watchdog::limit("copier_points", 900);
     each("in process", Scene::Log, WRITER, |setup, fault| {
         let fault = Fault {
             is_marked: true,
@@ -322,7 +322,7 @@ fn an_application_killed_at_any_call_of_its_copier_publishes_committed_states_on
 
 #[test]
 fn a_sync_killed_at_any_call_publishes_committed_states_only() -> Result<()> {
-    let _limit = watchdog::limit("copier_points", 400);
+    let _limit = watchdog::limit("copier_points", 900);
     for (what, option) in [("sync", None), ("sync --optimize", Some("--optimize"))] {
         each(what, Scene::Log, CTL, |setup, fault| {
             let database = setup.database();

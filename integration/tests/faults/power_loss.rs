@@ -151,7 +151,7 @@ fn flush_after(setup: &Setup, boot: &Boot) -> Result<()> {
 }
 
 fn power_losses(program: &'static str) -> Result<()> {
-    let _limit = watchdog::limit("power_loss", 300);
+    let _limit = watchdog::limit("power_loss", 600);
     let setup = Setup::new(Kind::Directory)?;
     let calls = live(&setup, program, 0, Action::Count)?.calls()?.len();
     each_point(&format!("power loss of {program}"), calls, |point| {

@@ -279,7 +279,7 @@ fn every_point(case: &Case) -> Result<()> {
 }
 
 fn cases(group: usize) -> Result<()> {
-    let _limit = watchdog::limit("writer_points", 300);
+    let _limit = watchdog::limit("writer_points", 600);
     CASES[group].iter().try_for_each(every_point)
 }
 

@@ -128,12 +128,16 @@ mod tests {
 
     use super::*;
 
+    /// Five seconds of looks.
+    const LOOKS_MAX: u32 = 1_000;
+
     #[test]
     fn a_child_has_no_part_in_the_lock_of_a_file_that_is_not_shared() {
         use nix::sys::wait::waitpid;
         use nix::unistd::{ForkResult, fork};
         use std::io::{Read, Write};
         use std::os::unix::net::UnixStream;
+        use std::time::Duration;
         let path = std::env::temp_dir().join(format!("verneuil-unshared-{}", std::process::id()));
         let create = || {
             File::options()
@@ -162,7 +166,15 @@ mod tests {
                 let other = create().unwrap();
                 assert!(other.try_lock().is_err());
                 drop(held);
-                let free = other.try_lock();
+                // A child of another test, just forked, may not have its own descriptors yet.
+                let mut free = other.try_lock();
+                for _ in 0..LOOKS_MAX {
+                    if free.is_ok() {
+                        break;
+                    }
+                    std::thread::sleep(Duration::from_millis(5));
+                    free = other.try_lock();
+                }
                 drop(here);
                 waitpid(child, None).unwrap();
                 std::fs::remove_file(&path).unwrap();
