@@ -119,10 +119,8 @@ impl Machine {
     /// Sends a command to a connection, which is opened if it must be. `None`: SQLite refused, or the process died.
     pub(super) fn tell(&mut self, who: usize, command: &str) -> Result<Option<String>, String> {
         let process = PROCESS_OF[who];
-        // SQLite would take the next file's journal for the old one's, play it back into that, and remove it. Only from under a writer that lives, and
-        // with this VFS, it may not.
-        let is_stale = self.connections[who].is_stale;
-        if is_stale && (who == FOREIGN || !self.is_held()) && self.model.is_journal_live() {
+        // SQLite, with any VFS, would take the next file's journal for the old one's, play it back into that, and remove it.
+        if self.connections[who].is_stale && self.model.is_journal_live() {
             return Ok(None);
         }
         if self.processes[process].is_none() {
