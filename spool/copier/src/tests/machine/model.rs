@@ -83,8 +83,9 @@ impl Target {
         let decoded = Manifest::decode(&manifest)
             .map_err(|error| format!("{name}: the manifest can't be read: {error}"))?;
         let generation = decoded.generation().0;
-        let is_first = self.is_forgotten && self.is_lost;
-        if generation <= self.generation && !is_first {
+        // A copier that died after the manifest and before its record leaves the number to the store, which has lost it.
+        let is_unknown = self.is_lost && (self.is_forgotten || generation == self.generation);
+        if generation <= self.generation && !is_unknown {
             return Err(format!(
                 "{name}: manifest {generation} was published after {}",
                 self.generation
