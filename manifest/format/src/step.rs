@@ -205,12 +205,12 @@ impl<'a> Step<'a> {
             return Ok(Some(true));
         }
         // The content in the old manifest differs from the stored version within these ranges only.
-        let known = [&view.id, &view.entry.id].map(|id| self.chunks.pages(id));
-        let new = || PageIds::of(content, self.source.page_size);
-        if let Some(known) = known.into_iter().flatten().next()
-            && let Some(agree) = known.agree_outside(&ranges, &new())
-        {
-            return Ok(Some(agree));
+        let by_pages = [&view.id, &view.entry.id].into_iter().find_map(|id| {
+            let known = self.chunks.pages(id)?;
+            known.agree_outside(&ranges, &PageIds::of(content, self.source.page_size))
+        });
+        if by_pages.is_some() {
+            return Ok(by_pages);
         }
         let stored = match self.chunks.stored(&view.entry.id) {
             _ if !view.needs_stored() => Vec::new(),

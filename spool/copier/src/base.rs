@@ -181,7 +181,7 @@ impl Base {
     ) -> Result<Updated, CopyError> {
         let mut loaded: HashMap<ChunkId, Bytes> = HashMap::new();
         loop {
-            let chunks = Known {
+            let chunks = AtHand {
                 loaded: &loaded,
                 pages: &self.pages,
             };
@@ -384,12 +384,12 @@ impl Base {
 }
 
 /// What there is of chunks without asking the store.
-struct Known<'a> {
+struct AtHand<'a> {
     loaded: &'a HashMap<ChunkId, Bytes>,
     pages: &'a VecDeque<(ChunkId, PageIds)>,
 }
 
-impl ChunkSource for Known<'_> {
+impl ChunkSource for AtHand<'_> {
     fn stored(&self, id: &ChunkId) -> Option<Bytes> {
         self.loaded.stored(id)
     }

@@ -1,5 +1,5 @@
-//! Makes and opens the files of the spool, and looks at its folders: private whatever the umask, and as what they are, never through a symbolic link, which could lead a writer to
-//! anybody's file. For `spool`, `folder`, `target` and `replay`. The root itself is what the configuration says, and may be a link.
+//! Makes and opens the files of the spool, and looks at its folders: private whatever the umask, and as what they are, never through a symbolic
+//! link, which could lead a writer to anybody's file. For `spool`, `folder`, `target` and `replay`. The root itself is what the configuration says, and may be a link.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, ErrorKind, Read};
