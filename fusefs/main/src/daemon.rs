@@ -74,11 +74,9 @@ pub fn run(settings: &Settings) -> anyhow::Result<ExitCode> {
         &mount_options,
         &mountpoint,
     )?;
+    // No thread of this process may look at its own mount, not even to see that it answers: killed within that call, the process would
+    // wait for an answer that only it could give, and never end.
     let events = watch(signals, move || mounted.wait())?;
-    if let Err(error) = became_usable(&mountpoint) {
-        let _ = unmount_lazily(&mountpoint);
-        return Err(error);
-    }
     tracing::info!(mountpoint = %mountpoint.display(), "mounted");
     if background::is_background()
         && let Err(error) = background::ready()
@@ -186,13 +184,6 @@ fn watch(
         .spawn(signal)
         .context("can't start a thread")?;
     Ok(events)
-}
-
-/// The mount answers requests.
-fn became_usable(mountpoint: &Path) -> anyhow::Result<()> {
-    std::fs::metadata(mountpoint)
-        .with_context(|| format!("{}: the mount does not answer", mountpoint.display()))?;
-    Ok(())
 }
 
 fn wait_for_end(events: &mpsc::Receiver<Event>, mountpoint: &Path) -> anyhow::Result<ExitCode> {

@@ -83,7 +83,8 @@ impl Stage {
 
 impl Drop for Stage {
     fn drop(&mut self) {
-        // Fails when nothing is mounted.
+        // Fails when nothing is mounted. Forced, so that whoever waits for an answer gets an error.
+        let _ = nix::mount::umount2(&self.mountpoint(), nix::mount::MntFlags::MNT_FORCE);
         let _ = nix::mount::umount2(&self.mountpoint(), nix::mount::MntFlags::MNT_DETACH);
     }
 }
@@ -159,6 +160,17 @@ fn a_mount_left_dead_by_a_killed_daemon_is_replaced() {
     assert_eq!(std::fs::read_dir(stage.mountpoint()).unwrap().count(), 0);
     kill(stage.daemon(), Signal::SIGTERM).unwrap();
     eventually("unmounted", || !stage.is_mounted());
+}
+
+#[test]
+fn a_daemon_killed_in_its_first_moments_is_gone_at_once() {
+    for delay_us in (0..40).map(|k| k * 50) {
+        let stage = Stage::new();
+        let mut child = stage.start_in_foreground();
+        std::thread::sleep(Duration::from_micros(delay_us));
+        child.kill().unwrap();
+        eventually("dead", || child.try_wait().unwrap().is_some());
+    }
 }
 
 #[test]
