@@ -102,6 +102,23 @@ async fn a_lost_base_is_uploaded_afresh() {
     world.check_complete().await;
 }
 
+/// A base that refers to nothing any more: what is not read anew would be published as zeros.
+#[tokio::test]
+async fn a_base_that_a_small_commit_finds_lost_is_uploaded_whole() {
+    let mut world = World::new(4).await;
+    world.drain().await.unwrap();
+    world.transact(&[1]);
+    world.drain().await.unwrap();
+    std::fs::remove_dir_all(world.dir.path().join("store/packs")).unwrap();
+    world.parked = None;
+    // Nothing but this is needed, and it is to be a patch of what is lost.
+    world.transact(&[2]);
+    let error = world.advance().await.unwrap_err();
+    assert!(matches!(error, CopyError::BaseLost { .. }), "{error}");
+    world.drain().await.unwrap();
+    world.check_complete().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_busy_writer_is_caught_up_with_and_never_mixed() {
     let mut world = World::new(130).await;
