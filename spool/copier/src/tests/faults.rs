@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use crate::error::{Blocked, CopyError};
 use crate::pass::Outcome;
 
+use super::trial;
 use super::world::{World, journal};
 
 #[tokio::test]
@@ -236,6 +237,53 @@ async fn a_put_of_a_killed_copier_that_arrives_late_is_built_upon_at_once() {
         drop(pass);
         world.drain().await.unwrap();
         world.check_complete().await;
+    }
+}
+
+/// In exclusive mode the change counter stays, so that by it the manifest that came late could be what is in the file.
+#[tokio::test]
+async fn what_a_late_put_has_refused_is_needed_again_whatever_the_counter_says() {
+    for points in 0.. {
+        let mut world = World::new(4).await;
+        world.drain().await.unwrap();
+        world.transact(&[1]);
+        world.drain().await.unwrap();
+        let store = world.store.clone();
+        let before = std::fs::read(world.manifest_file()).unwrap();
+        world.transact_without_counter(&[2]);
+        let late = {
+            // A copier is killed as soon as it has sent it.
+            let mut pass = world.pass();
+            let mut run = Box::pin(pass.advance(&store));
+            loop {
+                assert!(trial::run_to(&mut run, 1).await.is_none());
+                let now = std::fs::read(world.manifest_file()).unwrap();
+                if now != before {
+                    break now;
+                }
+            }
+        };
+        std::fs::write(world.manifest_file(), &before).unwrap();
+        world.transact_without_counter(&[3]);
+        let mut pass = world.pass();
+        let mut run = Box::pin(pass.advance(&store));
+        let early = trial::run_to(&mut run, points).await;
+        // It is as conditional as any.
+        let is_carried_out = std::fs::read(world.manifest_file()).unwrap() == before;
+        if is_carried_out {
+            std::fs::write(world.manifest_file(), late).unwrap();
+        }
+        if early.is_none() {
+            assert_eq!(run.as_mut().await.unwrap(), Outcome::Published);
+        }
+        drop(run);
+        drop(pass);
+        world.drain().await.unwrap();
+        world.check_complete().await;
+        if !is_carried_out {
+            assert!(points > 3, "it was carried out at hardly any moment");
+            return;
+        }
     }
 }
 
