@@ -3,8 +3,10 @@
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use crate::error::{Blocked, CopyError};
+use crate::flush::{Until, wait_until_stored};
 use crate::pass::Outcome;
 
 use super::trial;
@@ -46,6 +48,32 @@ async fn a_writer_killed_between_commit_and_append_is_repaired_by_the_copier_alo
     world.transact(&[3]);
     world.drain().await.unwrap();
     world.check_complete().await;
+}
+
+/// Nothing but the dirty bits tells of it, in exclusive mode.
+#[tokio::test]
+async fn a_dead_writers_commit_that_no_counter_shows_is_pending_and_published_whole() {
+    for is_part_needed in [false, true] {
+        let mut world = World::new(5).await;
+        world.drain().await.unwrap();
+        world.transact(&[1]);
+        world.drain().await.unwrap();
+        if is_part_needed {
+            // Chunks 0 and 2, which a dead copier has left.
+            world.transact(&[2]);
+            let lock = world.db.lock_copier().unwrap().unwrap();
+            lock.hand_to_inflight(lock.seal().unwrap()).unwrap();
+        }
+        world.write_without_counter(&[2, 3]);
+        world.finalise();
+        world.kill_writer();
+        wait_until_stored(&world.db, Until::All, Duration::ZERO).unwrap_err();
+        while world.advance().await.unwrap() == Outcome::Published {
+            world.check_prefix().await;
+        }
+        world.check_complete().await;
+        wait_until_stored(&world.db, Until::All, Duration::ZERO).unwrap();
+    }
 }
 
 #[tokio::test]

@@ -201,14 +201,20 @@ impl World {
         self.end();
     }
 
-    /// A transaction of a connection that keeps EXCLUSIVE, which leaves the change counter alone. Nobody holds the lock when it is over.
-    pub(super) fn transact_without_counter(&mut self, chunks: &[u64]) {
+    /// As [`Self::write`], in exclusive mode: the change counter stays.
+    pub(super) fn write_without_counter(&mut self, chunks: &[u64]) {
         self.write(chunks);
-        let before = (self.counter - 1).to_be_bytes();
-        self.file.write_all_at(&before, 24).unwrap();
+        self.counter -= 1;
+        self.file
+            .write_all_at(&self.counter.to_be_bytes(), 24)
+            .unwrap();
+    }
+
+    /// A transaction of a connection in exclusive mode, which then leaves it.
+    pub(super) fn transact_without_counter(&mut self, chunks: &[u64]) {
+        self.write_without_counter(chunks);
         self.finalise();
         self.end();
-        self.counter -= 1;
     }
 
     /// The writer's process dies: its locks go, its bits stay.
