@@ -3,10 +3,13 @@
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use crate::error::{Blocked, CopyError};
+use crate::flush::{Until, wait_until_stored};
 use crate::pass::Outcome;
 
+use super::trial;
 use super::world::{World, journal};
 
 #[tokio::test]
@@ -45,6 +48,32 @@ async fn a_writer_killed_between_commit_and_append_is_repaired_by_the_copier_alo
     world.transact(&[3]);
     world.drain().await.unwrap();
     world.check_complete().await;
+}
+
+/// Nothing but the dirty bits tells of it, in exclusive mode.
+#[tokio::test]
+async fn a_dead_writers_commit_that_no_counter_shows_is_pending_and_published_whole() {
+    for is_part_needed in [false, true] {
+        let mut world = World::new(5).await;
+        world.drain().await.unwrap();
+        world.transact(&[1]);
+        world.drain().await.unwrap();
+        if is_part_needed {
+            // Chunks 0 and 2, which a dead copier has left.
+            world.transact(&[2]);
+            let lock = world.db.lock_copier().unwrap().unwrap();
+            lock.hand_to_inflight(lock.seal().unwrap()).unwrap();
+        }
+        world.write_without_counter(&[2, 3]);
+        world.finalise();
+        world.kill_writer();
+        wait_until_stored(&world.db, Until::All, Duration::ZERO).unwrap_err();
+        while world.advance().await.unwrap() == Outcome::Published {
+            world.check_prefix().await;
+        }
+        world.check_complete().await;
+        wait_until_stored(&world.db, Until::All, Duration::ZERO).unwrap();
+    }
 }
 
 #[tokio::test]
@@ -99,6 +128,23 @@ async fn a_lost_base_is_uploaded_afresh() {
         assert!(lost < 3);
     }
     assert_eq!(lost, 1);
+    world.check_complete().await;
+}
+
+/// A base that refers to nothing any more: what is not read anew would be published as zeros.
+#[tokio::test]
+async fn a_base_that_a_small_commit_finds_lost_is_uploaded_whole() {
+    let mut world = World::new(4).await;
+    world.drain().await.unwrap();
+    world.transact(&[1]);
+    world.drain().await.unwrap();
+    std::fs::remove_dir_all(world.dir.path().join("store/packs")).unwrap();
+    world.parked = None;
+    // Nothing but this is needed, and it is to be a patch of what is lost.
+    world.transact(&[2]);
+    let error = world.advance().await.unwrap_err();
+    assert!(matches!(error, CopyError::BaseLost { .. }), "{error}");
+    world.drain().await.unwrap();
     world.check_complete().await;
 }
 
@@ -219,6 +265,53 @@ async fn a_put_of_a_killed_copier_that_arrives_late_is_built_upon_at_once() {
         drop(pass);
         world.drain().await.unwrap();
         world.check_complete().await;
+    }
+}
+
+/// In exclusive mode the change counter stays, so that by it the manifest that came late could be what is in the file.
+#[tokio::test]
+async fn what_a_late_put_has_refused_is_needed_again_whatever_the_counter_says() {
+    for points in 0.. {
+        let mut world = World::new(4).await;
+        world.drain().await.unwrap();
+        world.transact(&[1]);
+        world.drain().await.unwrap();
+        let store = world.store.clone();
+        let before = std::fs::read(world.manifest_file()).unwrap();
+        world.transact_without_counter(&[2]);
+        let late = {
+            // A copier is killed as soon as it has sent it.
+            let mut pass = world.pass();
+            let mut run = Box::pin(pass.advance(&store));
+            loop {
+                assert!(trial::run_to(&mut run, 1).await.is_none());
+                let now = std::fs::read(world.manifest_file()).unwrap();
+                if now != before {
+                    break now;
+                }
+            }
+        };
+        std::fs::write(world.manifest_file(), &before).unwrap();
+        world.transact_without_counter(&[3]);
+        let mut pass = world.pass();
+        let mut run = Box::pin(pass.advance(&store));
+        let early = trial::run_to(&mut run, points).await;
+        // It is as conditional as any.
+        let is_carried_out = std::fs::read(world.manifest_file()).unwrap() == before;
+        if is_carried_out {
+            std::fs::write(world.manifest_file(), late).unwrap();
+        }
+        if early.is_none() {
+            assert_eq!(run.as_mut().await.unwrap(), Outcome::Published);
+        }
+        drop(run);
+        drop(pass);
+        world.drain().await.unwrap();
+        world.check_complete().await;
+        if !is_carried_out {
+            assert!(points > 3, "it was carried out at hardly any moment");
+            return;
+        }
     }
 }
 

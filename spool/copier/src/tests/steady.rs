@@ -3,6 +3,7 @@
 use crate::error::CopyError;
 use crate::pass::Outcome;
 
+use super::trial;
 use super::world::{CHUNK, World};
 
 #[tokio::test]
@@ -165,6 +166,23 @@ async fn two_sources_of_one_name_are_noticed() {
         world.parked = None;
     }
     assert_eq!(std::fs::read(&manifest).unwrap(), theirs);
+}
+
+#[tokio::test]
+async fn a_source_whose_very_first_manifest_meets_anothers_says_so() {
+    let mut world = World::new(2).await;
+    let mut other = World::new(0).await;
+    other.db = verneuil_spool::Database::open(&other.spool, &world.path, world.db.info().clone());
+    let mut pass = other.pass();
+    let store = world.store.clone();
+    let mut run = Box::pin(pass.advance(&store));
+    // It has asked, and there was no manifest.
+    assert!(trial::run_to(&mut run, 2).await.is_none());
+    assert_eq!(world.advance().await.unwrap(), Outcome::Published);
+    let theirs = std::fs::read(world.manifest_file()).unwrap();
+    let error = run.await.unwrap_err();
+    assert!(matches!(error, CopyError::Claimed { .. }), "{error}");
+    assert_eq!(std::fs::read(world.manifest_file()).unwrap(), theirs);
 }
 
 #[tokio::test]

@@ -1,9 +1,10 @@
-//! What the state machine (`machine`) does to a copier that this thread polls: stops it at a given point, and spoils its requests. `pass` and
-//! `requests` ask here; other tests are not on trial.
+//! What the state machine (`machine`) and some other tests do to a copier that this thread polls: stop it at a given point, and spoil its requests.
+//! `pass` and `requests` ask here; the rest is not on trial.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::future::{Future, poll_fn};
+use std::pin::Pin;
 use std::task::{Poll, Waker};
 
 use verneuil_config::{DirectoryConfig, TargetConfig};
@@ -50,6 +51,19 @@ pub(super) fn allow(points: Option<u32>) {
         std::mem::take(&mut trial.stopped)
     });
     stopped.into_iter().for_each(Waker::wake);
+}
+
+/// Runs until it has passed so many points and stands at the next one; its result if it ends before.
+pub(super) async fn run_to<F: Future + Unpin>(run: &mut F, points: u32) -> Option<F::Output> {
+    allow(Some(points));
+    let end = poll_fn(|context| match Pin::new(&mut *run).poll(context) {
+        Poll::Ready(end) => Poll::Ready(Some(end)),
+        Poll::Pending if has_stopped() => Poll::Ready(None),
+        Poll::Pending => Poll::Pending,
+    })
+    .await;
+    allow(None);
+    end
 }
 
 /// Whether the copier stands at a point.

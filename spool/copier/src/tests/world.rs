@@ -201,6 +201,22 @@ impl World {
         self.end();
     }
 
+    /// As [`Self::write`], in exclusive mode: the change counter stays.
+    pub(super) fn write_without_counter(&mut self, chunks: &[u64]) {
+        self.write(chunks);
+        self.counter -= 1;
+        self.file
+            .write_all_at(&self.counter.to_be_bytes(), 24)
+            .unwrap();
+    }
+
+    /// A transaction of a connection in exclusive mode, which then leaves it.
+    pub(super) fn transact_without_counter(&mut self, chunks: &[u64]) {
+        self.write_without_counter(chunks);
+        self.finalise();
+        self.end();
+    }
+
     /// The writer's process dies: its locks go, its bits stay.
     pub(super) fn kill_writer(&mut self) {
         lock(&self.file, libc::F_UNLCK);
