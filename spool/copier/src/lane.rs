@@ -7,13 +7,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::FutureExt;
-use tokio::sync::{Notify, SemaphorePermit, mpsc};
+use tokio::sync::{Notify, mpsc};
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 use verneuil_dbfile::occupy_standard_streams;
 use verneuil_format::Identity;
 use verneuil_spool::{Database, Ledger, Spool, TargetId};
 
-use crate::destination::Destination;
+use crate::destination::{Destination, Turn};
 use crate::error::{Blocked, CopyError, FlushError};
 use crate::flush;
 use crate::pass::{Outcome, Parked, Pass};
@@ -144,7 +144,17 @@ impl Lane {
             };
             // Its turn first, then the database: what waits for its turn holds no descriptor, however many the application has closed meanwhile.
             let destination = self.destination.clone();
-            let turn = publishing(&destination).await;
+            let (request, turn) = match request {
+                Some(request) => (Some(request), destination.turn(true).await),
+                None => tokio::select! {
+                    biased;
+                    request = inbox.recv() => match request {
+                        Some(request) => (Some(request), destination.turn(true).await),
+                        None => return,
+                    },
+                    turn = destination.turn(false) => (None, turn),
+                },
+            };
             let db = match self.shared.open_database(&self.path) {
                 Some(db) => db,
                 // The application has closed it; what it left is still to be shipped.
@@ -288,7 +298,7 @@ impl Lane {
         loop {
             let turn = match first.take() {
                 Some(turn) => turn,
-                None => publishing(&destination).await,
+                None => destination.turn(true).await,
             };
             let tried = self.attempt(db, true, turn).await;
             let answer = match &tried {
@@ -324,14 +334,6 @@ impl Lane {
             return tried;
         }
     }
-}
-
-/// One of the few that publish to a target at the same time; `None` never comes, for nobody closes the semaphore.
-pub(crate) type Turn<'a> = Option<SemaphorePermit<'a>>;
-
-/// Waits for its turn.
-pub(crate) async fn publishing(destination: &Destination) -> Turn<'_> {
-    destination.publishing.acquire().await.ok()
 }
 
 /// Whether there is nothing to copy from any more. What was in the log has been published by then: that needs no file.

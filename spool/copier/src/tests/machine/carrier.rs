@@ -17,7 +17,7 @@ use crate::Copier;
 use crate::base::target_id;
 use crate::destination::{Destination, Threads};
 use crate::error::FlushError;
-use crate::lane::{Lane, Tried, publishing};
+use crate::lane::{Lane, Tried};
 use crate::service::{FlushRequest, LedgerSlot, Shared};
 
 use super::super::trial;
@@ -175,7 +175,7 @@ impl Carrier {
 fn start(mut lane: Lane, db: Arc<Database>, is_flush: bool) -> Pin<Box<dyn Future<Output = End>>> {
     Box::pin(async move {
         let destination = lane.destination.clone();
-        let turn = publishing(&destination).await;
+        let turn = destination.turn(is_flush).await;
         if !is_flush {
             let tried = lane.attempt(&db, false, turn).await;
             return (lane, tried, None);
