@@ -195,10 +195,18 @@ impl<S: Source> FileSystem<S> {
         }
     }
 
-    /// Reads up to `len` bytes, fewer only at the end of the file.
-    pub fn read(&self, ino: u64, handle: u64, offset: u64, len: usize, reply: Reply<Vec<u8>>) {
+    /// Reads up to `len` bytes, fewer only at the end of the file. `is_direct` says that they go to the reader alone, and not into the page cache.
+    pub fn read(
+        &self,
+        ino: u64,
+        handle: u64,
+        offset: u64,
+        len: usize,
+        is_direct: bool,
+        reply: Reply<Vec<u8>>,
+    ) {
         match self.file(ino) {
-            Ok(file) => file.read(handle, offset, len, reply),
+            Ok(file) => file.read(handle, offset, len, is_direct, reply),
             Err(errno) => reply(Err(errno)),
         }
     }

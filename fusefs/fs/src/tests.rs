@@ -225,7 +225,7 @@ fn a_retired_inode_is_replaced_for_new_openers() {
     });
     assert_eq!(stage.find("host/db").size, 20);
     assert_eq!(
-        wait(|reply| stage.fs.read(old, handle, 0, 100, reply)),
+        wait(|reply| stage.fs.read(old, handle, 0, 100, false, reply)),
         Ok(vec![0; 10])
     );
 }

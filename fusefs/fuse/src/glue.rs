@@ -111,15 +111,24 @@ impl<S: Source> Filesystem for Glue<S> {
         offset: u64,
         size: u32,
         _flags: OpenFlags,
-        _owner: Option<LockOwner>,
+        owner: Option<LockOwner>,
         reply: ReplyData,
     ) {
         let answer = move |result: Result<Vec<u8>, CoreErrno>| match result {
             Ok(bytes) => reply.data(&bytes),
             Err(error) => reply.error(errno(error)),
         };
-        self.fs
-            .read(ino.0, handle.0, offset, size as usize, Box::new(answer));
+        // The kernel names an owner when it reads for a process, and none when it fills the page cache: for `sendfile`, `splice` and private memory
+        // maps it does that whatever `open` has answered.
+        let is_direct = owner.is_some();
+        self.fs.read(
+            ino.0,
+            handle.0,
+            offset,
+            size as usize,
+            is_direct,
+            Box::new(answer),
+        );
     }
 
     fn flush(

@@ -291,6 +291,52 @@ fn a_copy_never_mixes_two_snapshots() {
     assert!(rest == vec![1; 499_000]);
 }
 
+/// `sendfile` reads through the page cache, whatever `open` was answered.
+#[test]
+fn a_file_that_is_sent_neither_mixes_two_snapshots_nor_leaves_old_pages_to_readers() {
+    let stage = Stage::new();
+    stage.store.put("db", vec![1; 500_000]);
+    let sent = |file: &File, len: u64| {
+        let mut to = tempfile::tempfile().unwrap();
+        // Between files of two file systems, this is `sendfile`.
+        let result = io::copy(&mut io::Read::take(file, len), &mut to);
+        let mut bytes = vec![0; to.metadata().unwrap().len() as usize];
+        to.read_exact_at(&mut bytes, 0).unwrap();
+        (result, bytes)
+    };
+    let reader = open(&stage.path("db"));
+    let copy = File::open(stage.path("db")).unwrap();
+    let old = File::open(stage.path("db")).unwrap();
+    old.read_exact_at(&mut [0; 10], 0).unwrap();
+    let (begun, mut bytes) = sent(&copy, 100_000);
+    assert_eq!(begun.unwrap(), 100_000);
+    stage.store.put("db", vec![2; 500_000]);
+    let mut byte = [0];
+    eventually("a new opener sees the new snapshot", || {
+        let file = open(&stage.path("db"));
+        lock(&file, libc::F_RDLCK);
+        file.read_exact_at(&mut byte, 499_999).unwrap();
+        byte == [2]
+    });
+    let (_, rest) = sent(&copy, u64::MAX);
+    bytes.extend(rest);
+    assert!(bytes == vec![1; 500_000], "one snapshot");
+    drop(copy);
+    eventually("the reader sees the new snapshot", || {
+        lock(&reader, libc::F_RDLCK);
+        reader.read_exact_at(&mut byte, 0).unwrap();
+        lock(&reader, libc::F_UNLCK);
+        byte == [2]
+    });
+    // One that has read the old snapshot would fill pages that are the new one's.
+    let (refused, _) = sent(&old, u64::MAX);
+    lock(&reader, libc::F_RDLCK);
+    let mut bytes = vec![0; 500_000];
+    reader.read_exact_at(&mut bytes, 0).unwrap();
+    assert!(bytes == vec![2; 500_000], "no page of the old snapshot");
+    assert_eq!(errno(refused), Some(libc::EIO));
+}
+
 #[test]
 fn new_databases_and_new_sizes_are_seen_without_an_open_file() {
     let stage = Stage::new();

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use nix::sys::signal::{SigSet, SigmaskHow};
 use tokio::runtime::{Builder, Handle};
-use tokio::sync::{OnceCell, Semaphore, oneshot};
+use tokio::sync::{OnceCell, Semaphore, SemaphorePermit, oneshot};
 use verneuil_config::{CopierConfig, EXPLICIT_BURST, EXPLICIT_REQUESTS_PER_SECOND, TargetConfig};
 use verneuil_dbfile::fork::Delicate;
 use verneuil_dbfile::occupy_standard_streams;
@@ -19,6 +19,8 @@ use verneuil_store::{Pacer, Store, StoreError};
 
 /// Databases of one process that publish to one target at the same time. Each holds at most some 20 MiB while it does.
 const PUBLISHING_MAX: usize = 16;
+/// Of these, how many may be at the background's pace: whoever asks for a flush finds a place, however many databases wait at that pace.
+const BACKGROUND_MAX: usize = 12;
 /// Threads that read, hash and compress.
 const WORK_THREADS_MAX: usize = 4;
 /// How long such a thread waits for more work: for ever. As long as there is one, work waits for it when the system refuses another thread; without
@@ -31,7 +33,8 @@ pub(crate) struct Destination {
     /// The store in a few words.
     pub(crate) name: String,
     pub(crate) handle: Handle,
-    pub(crate) publishing: Semaphore,
+    publishing: Semaphore,
+    background_turns: Semaphore,
     store: OnceCell<Store>,
     background: Arc<Pacer>,
     explicit: Arc<Pacer>,
@@ -39,6 +42,11 @@ pub(crate) struct Destination {
 
 /// Keeps a destination's threads; dropped, they end, whatever they are doing. The spool is made for that.
 pub(crate) struct Threads(#[allow(dead_code)] oneshot::Sender<()>);
+
+/// The right to publish now, one of [`PUBLISHING_MAX`].
+pub(crate) struct Turn<'a> {
+    _permits: [Option<SemaphorePermit<'a>>; 2],
+}
 
 impl Destination {
     /// Starts the threads; sends no request.
@@ -59,11 +67,26 @@ impl Destination {
             name: target.describe(),
             handle,
             publishing: Semaphore::new(PUBLISHING_MAX),
+            background_turns: Semaphore::new(BACKGROUND_MAX),
             store: OnceCell::new(),
             background: pacer(config.requests_per_second, config.burst),
             explicit: pacer(EXPLICIT_REQUESTS_PER_SECOND, EXPLICIT_BURST),
         };
         Ok((destination, threads))
+    }
+
+    /// Waits until it is somebody's turn to publish, at the background's pace or for a flush.
+    pub(crate) async fn turn(&self, is_explicit: bool) -> Turn<'_> {
+        // Nobody closes them, so that `None` never comes.
+        let background = if is_explicit {
+            None
+        } else {
+            self.background_turns.acquire().await.ok()
+        };
+        let publishing = self.publishing.acquire().await.ok();
+        Turn {
+            _permits: [background, publishing],
+        }
     }
 
     /// The store, under the background's limit or the one for explicit work.

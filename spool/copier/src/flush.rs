@@ -18,6 +18,9 @@ const FLUSH_PATIENCE: Duration = Duration::from_secs(30);
 /// Pause between two looks at another copier's progress.
 const PROGRESS_PERIOD: Duration = Duration::from_millis(20);
 
+/// Databases that a flush of a spool has open at the same time: each takes a descriptor or two, and a process has 1,024 as a rule.
+pub(crate) const FLUSHED_AT_ONCE_MAX: usize = 256;
+
 /// How waiting for another copier ended.
 pub(crate) enum Other {
     /// It has published all that was pending when the wait began.
@@ -224,16 +227,22 @@ pub fn flush_spool(dir: &Path, config: &Config) -> Result<SpoolFlush, SpoolError
     let spool = Spool::at(dir);
     let contents = spool.contents()?;
     let copier = Copier::new(&config.copier, &config.targets);
-    let (mut databases, mut unreadable) = (Vec::new(), Vec::new());
-    for folder in contents.folders {
-        match Database::open_or_repair(&spool, &folder) {
-            Ok(db) => databases.push(db),
-            Err(error) => unreadable.push((folder, error)),
+    let mut flush = SpoolFlush {
+        other_boots: contents.other_boots,
+        ..SpoolFlush::default()
+    };
+    for folders in contents.folders.chunks(FLUSHED_AT_ONCE_MAX) {
+        let mut databases = Vec::with_capacity(folders.len());
+        for folder in folders {
+            match Database::open_or_repair(&spool, folder) {
+                Ok(db) => databases.push(db),
+                Err(error) => flush.unreadable.push((folder.clone(), error)),
+            }
         }
+        let flushed = flush_databases(&copier, &databases, None).databases;
+        flush.databases.extend(flushed);
     }
-    let mut flush = flush_databases(&copier, &databases, None);
-    flush.unreadable = unreadable;
-    flush.other_boots = contents.other_boots;
+    flush.databases.sort_by(|a, b| a.path.cmp(&b.path));
     Ok(flush)
 }
 

@@ -13,7 +13,7 @@ use verneuil_dbfile::occupy_standard_streams;
 use verneuil_format::Identity;
 use verneuil_spool::{Database, Ledger, Spool, TargetId};
 
-use crate::destination::Destination;
+use crate::destination::{Destination, Turn};
 use crate::error::{Blocked, CopyError, FlushError};
 use crate::flush;
 use crate::pass::{Outcome, Parked, Pass};
@@ -43,7 +43,7 @@ pub(crate) enum Tried {
 
 pub(crate) struct Lane {
     shared: Arc<Shared>,
-    destination: Arc<Destination>,
+    pub(crate) destination: Arc<Destination>,
     id: TargetId,
     spool: Spool,
     path: PathBuf,
@@ -142,6 +142,19 @@ impl Lane {
                 Some(request) => Some(request),
                 None => self.hold_back(inbox).await,
             };
+            // Its turn first, then the database: what waits for its turn holds no descriptor, however many the application has closed meanwhile.
+            let destination = self.destination.clone();
+            let (request, turn) = match request {
+                Some(request) => (Some(request), destination.turn(true).await),
+                None => tokio::select! {
+                    biased;
+                    request = inbox.recv() => match request {
+                        Some(request) => (Some(request), destination.turn(true).await),
+                        None => return,
+                    },
+                    turn = destination.turn(false) => (None, turn),
+                },
+            };
             let db = match self.shared.open_database(&self.path) {
                 Some(db) => db,
                 // The application has closed it; what it left is still to be shipped.
@@ -161,8 +174,8 @@ impl Lane {
             // A host that becomes a daemon may have closed its standard streams meanwhile: our connections must not take their place.
             occupy_standard_streams();
             let tried = match request {
-                Some(request) => self.flush(&db, &request).await,
-                None => self.attempt(&db, false).await,
+                Some(request) => self.flush(&db, &request, turn).await,
+                None => self.attempt(&db, false, turn).await,
             };
             drop(db);
             next_try = Instant::now() + self.pause_after(&tried);
@@ -207,10 +220,13 @@ impl Lane {
     }
 
     /// One turn: takes the copier's lock (or joins the lanes that have it), advances as far as possible, leaves the lock.
-    pub(crate) async fn attempt(&mut self, db: &Arc<Database>, is_explicit: bool) -> Tried {
-        // Never closed, so that acquiring can't fail.
+    pub(crate) async fn attempt(
+        &mut self,
+        db: &Arc<Database>,
+        is_explicit: bool,
+        _turn: Turn<'_>,
+    ) -> Tried {
         let destination = self.destination.clone();
-        let _permit = destination.publishing.acquire().await;
         // Of a control page that was lost, nothing is worth keeping, least of all the lock.
         drop(self.stuck.take_if(|ledger| !ledger.lock().is_current()));
         let ledger = match self.ledger.enter(db) {
@@ -270,11 +286,21 @@ impl Lane {
 
     /// Until nothing is pending. One publication alone doesn't say so: a dead writer's leftovers and foreign commits are seen when the log is
     /// empty. A second one does, for whoever has committed in between has looked for both before it began to write.
-    pub(crate) async fn flush(&mut self, db: &Arc<Database>, request: &FlushRequest) -> Tried {
+    pub(crate) async fn flush(
+        &mut self,
+        db: &Arc<Database>,
+        request: &FlushRequest,
+        turn: Turn<'_>,
+    ) -> Tried {
         let deadline = Instant::now() + FLUSH_BLOCKED_PATIENCE;
-        let mut published = 0;
+        let destination = self.destination.clone();
+        let (mut published, mut first) = (0, Some(turn));
         loop {
-            let tried = self.attempt(db, true).await;
+            let turn = match first.take() {
+                Some(turn) => turn,
+                None => destination.turn(true).await,
+            };
+            let tried = self.attempt(db, true, turn).await;
             let answer = match &tried {
                 Tried::Outcome(Outcome::Published) if published == 0 => {
                     published += 1;

@@ -6,6 +6,8 @@ use std::io::{self, ErrorKind};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
+use nix::errno::Errno;
+
 /// State of the file `<database>-journal`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Journal {
@@ -31,7 +33,13 @@ pub fn journal_path(database: &Path) -> PathBuf {
 pub fn journal_state(database: &Path) -> io::Result<Journal> {
     let file = match File::open(journal_path(database)) {
         Ok(file) => file,
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Journal::None),
+        // Nobody can make one whose name is too long.
+        Err(error)
+            if error.kind() == ErrorKind::NotFound
+                || error.raw_os_error() == Some(Errno::ENAMETOOLONG as i32) =>
+        {
+            return Ok(Journal::None);
+        }
         Err(error) => return Err(error),
     };
     let mut first = [0u8];
@@ -53,4 +61,17 @@ pub fn journal_state(database: &Path) -> io::Result<Journal> {
 /// As [`journal_state`].
 pub fn journal_is_hot(database: &Path) -> io::Result<bool> {
     Ok(journal_state(database)? == Journal::Live)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_database_whose_name_leaves_no_room_for_a_journals_has_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let longest = dir.path().join("n".repeat(255));
+        File::create(&longest).unwrap();
+        assert_eq!(journal_state(&longest).unwrap(), Journal::None);
+    }
 }

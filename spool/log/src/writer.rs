@@ -75,6 +75,19 @@ impl Writer {
         !matches!(self.state, State::Idle)
     }
 
+    /// Whether the connection's file is the one behind its name: what is written into another one is replicated by nobody.
+    ///
+    /// # Errors
+    /// In words: it was renamed, deleted or replaced.
+    pub fn check_place(&self, file: &File) -> Result<(), String> {
+        let path = self.database.path();
+        let place = match self.place {
+            Some(place) => place,
+            None => Place::of(file, path).map_err(|error| error.to_string())?,
+        };
+        place.check(file, path).map(drop)
+    }
+
     /// The first `xWrite` or `xTruncate` of a transaction, under EXCLUSIVE, before it reaches the file (writer steps 1 to 3).
     pub fn begin(&mut self, file: &File) {
         self.begin_from(file, false);

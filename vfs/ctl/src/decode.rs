@@ -4,10 +4,9 @@ use futures::stream::{self, StreamExt};
 use serde::Serialize;
 use verneuil_format::{ChunkIndex, ChunkView, Stored, pack_key};
 use verneuil_replica::{ReplicaError, Snapshot};
-use verneuil_store::printable;
 
 use crate::failure::Failure;
-use crate::output::Sink;
+use crate::output::{Sink, json_for_terminals, json_path};
 use crate::time;
 
 /// Parts of the chunk list that are looked up at the same time, and their length: one node each.
@@ -64,7 +63,7 @@ pub async fn json(snapshot: &Snapshot, out: Sink<'_>) -> Result<(), Failure> {
     let (identity, source) = (manifest.identity(), manifest.source());
     let decoded = pretty(&Manifest {
         host: identity.host.clone(),
-        path: printable(&identity.path),
+        path: json_path(&identity.path),
         software_version: identity.software_version.clone(),
         instance: identity
             .instance
@@ -111,6 +110,7 @@ pub async fn json(snapshot: &Snapshot, out: Sink<'_>) -> Result<(), Failure> {
 
 fn pretty(value: &impl Serialize) -> Result<String, Failure> {
     serde_json::to_string_pretty(value)
+        .map(|text| json_for_terminals(&text))
         .map_err(|error| Failure::Failed(format!("cannot make JSON of the manifest: {error}")))
 }
 

@@ -22,7 +22,25 @@ pub fn line(text: &str) -> Result<(), Failure> {
 pub fn json(value: &impl Serialize) -> Result<(), Failure> {
     let text = serde_json::to_string_pretty(value)
         .map_err(|error| Failure::Failed(format!("cannot make JSON of the result: {error}")))?;
-    line(&text)
+    line(&json_for_terminals(&text))
+}
+
+/// The same JSON, with every control character that it may hold as it is (DEL and C1) escaped: a terminal may act on them.
+pub fn json_for_terminals(text: &str) -> String {
+    let mut plain = String::with_capacity(text.len());
+    for character in text.chars() {
+        if character.is_control() && character != '\n' {
+            plain.push_str(&format!("\\u{:04x}", u32::from(character)));
+        } else {
+            plain.push(character);
+        }
+    }
+    plain
+}
+
+/// A path as a string of JSON: the path itself, for programs. Bytes that are no UTF-8 can't be said in JSON; the key tells such paths apart.
+pub fn json_path(path: &[u8]) -> String {
+    String::from_utf8_lossy(path).into_owned()
 }
 
 /// Says on stderr what went wrong with one of several things: one line of plain text, whatever names it holds and whatever a store has said.

@@ -233,6 +233,17 @@ fn a_manifest_name_is_that_of_the_canonical_path() {
 }
 
 #[test]
+fn json_says_a_path_as_it_is_and_no_control_character_reaches_a_terminal() {
+    let world = World::new();
+    let path = "/srv/tab\t \u{7f}\u{9b}31m\\.db";
+    let printed = success(&world.ctl(&["--json", "manifest-name", path, "--hostname", "far"]));
+    let json: serde_json::Value = serde_json::from_str(&printed).expect("JSON");
+    assert_eq!(json["path"], path);
+    let is_plain = |character: char| character == '\n' || !character.is_control();
+    assert!(printed.chars().all(is_plain), "{printed:?}");
+}
+
+#[test]
 fn a_manifest_is_printed_raw_or_decoded() {
     let world = World::new();
     let raw =

@@ -342,6 +342,16 @@ impl Connection {
         )
     }
 
+    /// Whether the file that this connection has open is the one that is replicated.
+    ///
+    /// # Errors
+    /// In words for the user: it was renamed, deleted or replaced.
+    pub(crate) fn check_place(&mut self) -> std::result::Result<(), String> {
+        self.enter();
+        let file = self.link.file.clone();
+        self.live().writer.check_place(&file)
+    }
+
     /// Shall `PRAGMA journal_mode=WAL` keep the mode that the file is in?
     pub(crate) fn refuses_wal(&mut self) -> bool {
         self.enter();

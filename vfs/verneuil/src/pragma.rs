@@ -65,7 +65,15 @@ fn flush(argument: Option<&str>, asked: Asked<'_>) -> Answer {
         // What is committed so far can't be read from under the transaction, and would never be flushed.
         return Err("flush: a transaction of this connection is writing; end it first".to_owned());
     }
-    replication.flush(&database).map(|()| "1".to_owned())
+    replication.flush(&database)?;
+    stored(seat)
+}
+
+/// What was asked for is in the store; but is it of this connection's file?
+fn stored(seat: &Arc<Seat>) -> Answer {
+    seat.tell(|connection| connection.check_place())
+        .ok_or_else(bug)?
+        .map(|()| "1".to_owned())
 }
 
 /// `PRAGMA verneuil_status`: one row of JSON.
@@ -83,9 +91,27 @@ fn status(argument: Option<&str>, asked: Asked<'_>) -> Answer {
             let (database, replication, _) = seat
                 .tell(|connection| connection.for_pragma())
                 .ok_or_else(bug)?;
-            Ok(replication.status(&database))
+            let place = seat
+                .tell(|connection| connection.check_place())
+                .ok_or_else(bug)?;
+            Ok(match place {
+                Ok(()) => replication.status(&database),
+                Err(reason) => misplaced(&replication.status(&database), reason),
+            })
         }
     }
+}
+
+/// The status of the database, for a connection whose file is another one by now.
+fn misplaced(status: &str, reason: String) -> String {
+    let mut status: serde_json::Value =
+        serde_json::from_str(status).unwrap_or_else(|_| serde_json::json!({}));
+    // Whatever else keeps the database from being replicated is the new file's affair.
+    if status["replicated"] != false {
+        status["replicated"] = false.into();
+        status["reason"] = reason.into();
+    }
+    status.to_string()
 }
 
 /// `PRAGMA verneuil_wait=<ms>`: until the copier has carried away what is committed now, at its own pace.
@@ -105,9 +131,8 @@ fn wait(argument: Option<&str>, asked: Asked<'_>) -> Answer {
     if is_writing {
         return Err("wait: a transaction of this connection is writing; end it first".to_owned());
     }
-    replication
-        .wait(&database, Duration::from_millis(limit_ms))
-        .map(|()| "1".to_owned())
+    replication.wait(&database, Duration::from_millis(limit_ms))?;
+    stored(seat)
 }
 
 fn bug() -> String {

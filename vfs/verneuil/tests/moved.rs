@@ -6,7 +6,7 @@ mod support;
 
 use rusqlite::Connection;
 use std::fs;
-use support::{Follower, World, fill, status};
+use support::{Follower, World, fill, flush, status};
 
 fn with_rows() -> (World, Connection) {
     let world = World::new();
@@ -33,6 +33,18 @@ fn works_unreplicated(world: &World, db: &Connection) {
             .contains("renamed, deleted or replaced"),
         "{row}"
     );
+    says_no_success(db);
+}
+
+/// Nothing of what the connection asks for is said to be in the store, whatever is.
+fn says_no_success(db: &Connection) {
+    let waited = db
+        .query_row("PRAGMA verneuil_wait=1000", [], |row| row.get(0))
+        .map_err(|error| error.to_string());
+    for answer in [flush(db, ""), waited] {
+        let error = answer.unwrap_err();
+        assert!(error.contains("renamed, deleted or replaced"), "{error}");
+    }
 }
 
 #[test]
@@ -80,6 +92,14 @@ fn a_file_that_took_the_place_of_a_deleted_one_is_replicated_and_the_old_one_is_
         works_unreplicated(&world, &old);
         let mut follower = Follower::start(&world);
         fill(&new, 3, 100);
+        assert_eq!(status(&new)["replicated"], true);
+        assert_eq!(flush(&new, ""), Ok("1".to_owned()));
+        assert_eq!(
+            status(&old)["replicated"],
+            false,
+            "though nothing went by since"
+        );
+        says_no_success(&old);
         drop(follower);
         follower = Follower::start(&world);
         fill(&new, 3, 100);

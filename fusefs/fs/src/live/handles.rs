@@ -5,11 +5,14 @@
 //! | *locking*: has set or cleared a lock | the inode's snapshot | while its lock covers SHARED |
 //! | *lockless*, through the page cache | the inode's snapshot, then `EIO` | until 10 minutes from its open, if it reads beyond the header |
 //! | *private*: its reads bypass the page cache | the snapshot it was opened with, for good | no |
+//! | *private*, once the kernel reads for it through the page cache after all | the inode's snapshot, then `EIO` | until 10 minutes from its open |
 //!
 //! sqlite opens with `O_NOFOLLOW`, reads the header, then locks: a *lockless* handle that becomes *locking* with its
 //! first lock. Until then (a pool opens connections long before it uses them) it must not hold the others up. (A connection whose process already holds the lock never asks: its reads are covered by that process's
 //! locks, so it does not pin.) `nolock=1` stays lockless. What opens without `O_NOFOLLOW` (`cp`, `cat`, DuckDB) is no
-//! sqlite: it gets a private handle, and so neither mixes two snapshots nor holds anybody up.
+//! sqlite: it gets a private handle, and so neither mixes two snapshots nor holds anybody up. Nothing but reads can bypass the page cache:
+//! `sendfile`, `splice` and a private memory map go through it, whatever `open` was answered, and fill pages that belong to every reader of the
+//! inode.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -50,7 +53,13 @@ enum Role<N> {
         /// It has read more than sqlite's open does.
         pins: bool,
     },
-    Private(Arc<View<N>>),
+    Private {
+        view: Arc<View<N>>,
+        /// Some of it was served.
+        has_read: bool,
+        /// It has filled pages of the inode.
+        pins: bool,
+    },
 }
 
 impl<S: Source> LiveFile<S> {
@@ -149,20 +158,28 @@ impl<S: Source> LiveFile<S> {
             handles, lockers, ..
         } = state;
         handles.values_mut().any(|handle| {
-            matches!(handle.role, Role::Lockless { pins: true, .. })
-                && now.duration_since(handle.opened) < PIN_MAX
-                && !handle
-                    .process(self.shared.process_of)
-                    .is_some_and(|process| lockers.contains(&process))
+            if now.duration_since(handle.opened) >= PIN_MAX {
+                return false;
+            }
+            match handle.role {
+                Role::Lockless { pins, .. } => {
+                    pins && !handle
+                        .process(self.shared.process_of)
+                        .is_some_and(|process| lockers.contains(&process))
+                }
+                Role::Private { pins, .. } => pins,
+                Role::Locking => false,
+            }
         })
     }
 
-    /// What a read through `handle` of the bytes up to `end` is served from.
+    /// What a read through `handle` of the bytes up to `end` is served from; `is_direct` says that it bypasses the page cache.
     pub(super) fn view_for(
         &self,
         state: &mut State<S::Snapshot>,
         handle: u64,
         end: u64,
+        is_direct: bool,
     ) -> Result<Served<S::Snapshot>, Errno> {
         let State {
             handles,
@@ -173,10 +190,26 @@ impl<S: Source> LiveFile<S> {
         let (Some(handle), Some(view)) = (handles.get_mut(&handle), view) else {
             return Err(Errno::EBADF);
         };
-        if let Role::Private(view) = &handle.role {
+        if let Role::Private {
+            view: own,
+            has_read,
+            pins,
+        } = &mut handle.role
+        {
+            if !is_direct {
+                if !*has_read {
+                    *own = view.clone();
+                }
+                if own.number != view.number {
+                    tracing::error!(file = %self, "sendfile or a memory map, through a file whose snapshot is not the present one");
+                    return Err(Errno::EIO);
+                }
+                *pins = true;
+            }
+            *has_read = true;
             return Ok(Served {
-                view: view.clone(),
-                fills_pages: false,
+                view: own.clone(),
+                fills_pages: !is_direct,
             });
         }
         if let Role::Lockless { view_number, pins } = &mut handle.role {
@@ -217,7 +250,11 @@ impl<N> State<N> {
     fn add_handle(&mut self, request: OpenRequest, now: Instant) -> bool {
         let Some(view) = &self.view else { return false };
         let role = if request.private {
-            Role::Private(view.clone())
+            Role::Private {
+                view: view.clone(),
+                has_read: false,
+                pins: false,
+            }
         } else {
             Role::Lockless {
                 view_number: None,

@@ -38,13 +38,21 @@ impl Miss {
 }
 
 impl<S: Source> LiveFile<S> {
-    /// Reads up to `len` bytes, fewer only at the end of the file.
-    pub fn read(self: &Arc<Self>, handle: u64, offset: u64, len: usize, reply: Reply<Vec<u8>>) {
+    /// Reads up to `len` bytes, fewer only at the end of the file; past the page cache if `is_direct`.
+    pub fn read(
+        self: &Arc<Self>,
+        handle: u64,
+        offset: u64,
+        len: usize,
+        is_direct: bool,
+        reply: Reply<Vec<u8>>,
+    ) {
         loop {
             let served = {
                 let mut state = self.lock();
                 state.used_since_check = true;
-                self.view_for(&mut state, handle, offset.saturating_add(len as u64))
+                let end = offset.saturating_add(len as u64);
+                self.view_for(&mut state, handle, end, is_direct)
             };
             let Served { view, fills_pages } = match served {
                 Ok(served) => served,

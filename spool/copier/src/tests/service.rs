@@ -4,7 +4,8 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use tokio::runtime::Runtime;
-use verneuil_config::{Config, CopierConfig};
+use verneuil_config::{Config, CopierConfig, DirectoryConfig, SpoolConfig, TargetConfig};
+use verneuil_spool::{Database, DatabaseInfo, Spool};
 
 use crate::error::{CopyError, FlushError};
 use crate::{Copier, flush_spool};
@@ -158,4 +159,114 @@ fn what_is_no_spool_is_not_flushed() {
         assert!(error.contains(path.to_str().unwrap()), "{error}");
     }
     assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+}
+
+/// Many databases in one spool, with a copier that needs minutes for them.
+struct Crowd {
+    root: std::path::PathBuf,
+    spool: Spool,
+    info: DatabaseInfo,
+    copier: Copier,
+    _dir: tempfile::TempDir,
+}
+
+impl Crowd {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().canonicalize().unwrap();
+        let spool = Spool::new(&SpoolConfig {
+            dir: root.join("spool"),
+            permissions: 0o700,
+        });
+        let info = DatabaseInfo {
+            hostname: "here".to_owned(),
+            targets: vec![TargetConfig::Directory(DirectoryConfig {
+                path: root.join("store"),
+            })],
+        };
+        let slow = CopierConfig {
+            requests_per_second: 1.0,
+            burst: 1,
+            ..CopierConfig::default()
+        };
+        Self {
+            root,
+            spool,
+            info,
+            copier: Copier::new(&slow, &[]),
+            _dir: dir,
+        }
+    }
+
+    fn open(&self, number: usize) -> std::sync::Arc<Database> {
+        let path = self.root.join(format!("{number:04}.db"));
+        std::fs::write(&path, [0; 4096]).unwrap();
+        Database::open(&self.spool, &path, self.info.clone())
+    }
+
+    /// Descriptors of this process that lead to its files.
+    fn descriptors(&self) -> usize {
+        let descriptors = std::fs::read_dir("/proc/self/fd").unwrap();
+        descriptors
+            .filter_map(|entry| std::fs::read_link(entry.ok()?.path()).ok())
+            .filter(|file| file.starts_with(&self.root))
+            .count()
+    }
+}
+
+/// A process has 1,024 descriptors as a rule, and they are the application's.
+#[test]
+fn databases_that_were_closed_wait_for_their_turn_without_descriptors() {
+    const DATABASES: usize = 200;
+    /// Those whose turn it is: 16, with control page, lock, logs and the database.
+    const DESCRIPTORS_MAX: usize = 112;
+    let crowd = Crowd::new();
+    for number in 0..DATABASES {
+        crowd.copier.serve(&crowd.open(number)).unwrap();
+    }
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while crowd.descriptors() > DESCRIPTORS_MAX {
+        assert!(
+            Instant::now() < deadline,
+            "{} are held",
+            crowd.descriptors()
+        );
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert!(
+        crowd.copier.lanes_count() > DATABASES / 2,
+        "they still wait"
+    );
+}
+
+#[test]
+fn a_flush_does_not_queue_behind_what_waits_at_the_backgrounds_pace() {
+    const DATABASES: usize = 100;
+    let crowd = Crowd::new();
+    for number in 0..DATABASES {
+        crowd.copier.serve(&crowd.open(number)).unwrap();
+    }
+    let last = crowd.open(DATABASES);
+    crowd.copier.serve(&last).unwrap();
+    let limit = Duration::from_secs(60);
+    crowd.copier.flush(&last, Some(limit)).unwrap();
+    assert!(
+        crowd.copier.lanes_count() > DATABASES / 2,
+        "the others still wait"
+    );
+}
+
+#[test]
+fn a_spool_of_more_databases_than_a_flush_has_open_is_flushed() {
+    let crowd = Crowd::new();
+    let count = crate::flush::FLUSHED_AT_ONCE_MAX + 3;
+    for number in 0..count {
+        crowd.open(number);
+    }
+    let flush = flush_spool(&crowd.root.join("spool"), &Config::default()).unwrap();
+    assert!(flush.databases.iter().all(|done| done.result.is_ok()));
+    let mut paths: Vec<_> = flush.databases.iter().map(|done| &done.path).collect();
+    assert!(paths.is_sorted());
+    paths.dedup();
+    assert_eq!((paths.len(), flush.unreadable.len()), (count, 0));
 }

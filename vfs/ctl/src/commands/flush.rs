@@ -31,17 +31,18 @@ pub fn run(common: &Common, args: &Flush) -> Result<(), Failure> {
         .iter()
         .map(|database| Flushed {
             host: database.hostname.clone(),
-            path: printable(database.path.as_os_str().as_bytes()),
+            path: output::json_path(database.path.as_os_str().as_bytes()),
             error: database.result.as_ref().err().map(ToString::to_string),
         })
         .collect();
     if common.json {
         output::json(&flushed)?;
     }
-    for database in flushed.iter().filter(|database| database.error.is_none()) {
-        if !common.json {
-            let name = format!("{}:{}", printable(database.host.as_bytes()), database.path);
-            output::line(&format!("{name}: all is in the store"))?;
+    for database in &flush.databases {
+        if !common.json && database.result.is_ok() {
+            let host = printable(database.hostname.as_bytes());
+            let path = printable(database.path.as_os_str().as_bytes());
+            output::line(&format!("{host}:{path}: all is in the store"))?;
         }
     }
     left(&flush)

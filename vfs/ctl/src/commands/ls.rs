@@ -28,6 +28,9 @@ struct Host {
 struct Database {
     host: String,
     path: String,
+    /// Host and path for people.
+    #[serde(skip)]
+    name: String,
     key: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     length_bytes: Option<u64>,
@@ -104,10 +107,7 @@ impl Database {
             .as_ref()
             .map(|error| format!("  ({error})"))
             .unwrap_or_default();
-        format!(
-            "{length:>14}  {commit:20}  {}{}{error}",
-            self.host, self.path
-        )
+        format!("{length:>14}  {commit:20}  {}{error}", self.name)
     }
 }
 
@@ -175,8 +175,9 @@ async fn describe(client: &Client, host: &str, path: Vec<u8>) -> Database {
         Err(error) => (None, Some(printable(error.to_string().as_bytes()))),
     };
     Database {
-        host: printable(host.as_bytes()),
-        path: printable(&path),
+        host: host.to_owned(),
+        name: printable(&[host.as_bytes(), &path].concat()),
+        path: output::json_path(&path),
         key,
         length_bytes: head.map(|head| head.file_len),
         generation: head.map(|head| head.generation.0),

@@ -1,7 +1,6 @@
 //! `verneuilctl manifest-name`: the key of a database's manifest. Asks no store.
 
 use serde::Serialize;
-use verneuil_store::printable;
 
 use crate::cli::{Common, ManifestName};
 use crate::failure::Failure;
@@ -23,7 +22,7 @@ pub fn run(common: &Common, args: &ManifestName) -> Result<(), Failure> {
     }
     output::json(&Name {
         host: &database.host,
-        path: printable(&database.path),
+        path: output::json_path(&database.path),
         key: &database.key,
     })
 }

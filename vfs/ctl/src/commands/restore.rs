@@ -62,7 +62,7 @@ pub fn run(common: &Common, args: &Restore) -> Result<(), Failure> {
     let identity = snapshot.manifest().identity();
     output::json(&Restored {
         host: identity.host.clone(),
-        path: printable(&identity.path),
+        path: output::json_path(&identity.path),
         out: out.display().to_string(),
         length_bytes: head.file_len,
         generation: head.generation.0,

@@ -49,7 +49,7 @@ pub fn run(common: &Common, args: &Sync) -> Result<(), Failure> {
     let synced = Synced {
         key: verneuil_format::manifest_key(&host, path.as_os_str().as_bytes()),
         host,
-        path: printable(path.as_os_str().as_bytes()),
+        path: output::json_path(path.as_os_str().as_bytes()),
         error,
     };
     if common.json {

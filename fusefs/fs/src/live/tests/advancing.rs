@@ -173,12 +173,16 @@ fn an_advance_ends_reads_in_flight_of_pages_that_it_drops() {
             )))
         })
     };
+    stage.file.read(
+        handle,
+        8 * BLOCK as u64,
+        BLOCK,
+        false,
+        note(changed, "changed"),
+    );
     stage
         .file
-        .read(handle, 8 * BLOCK as u64, BLOCK, note(changed, "changed"));
-    stage
-        .file
-        .read(handle, 20 * BLOCK as u64, BLOCK, note(kept, "kept"));
+        .read(handle, 20 * BLOCK as u64, BLOCK, false, note(kept, "kept"));
     stage.store.put(PATH, newer);
     stage.wait_until_ready();
     stage.unlock(handle, 1);

@@ -114,12 +114,28 @@ impl Stage {
     }
 
     fn read(&self, handle: u64, offset: usize, len: usize) -> Result<Vec<u8>, Errno> {
-        wait(|reply| self.file.read(handle, offset as u64, len, reply))
+        self.read_as(handle, offset, len, false)
+    }
+
+    fn read_as(
+        &self,
+        handle: u64,
+        offset: usize,
+        len: usize,
+        is_direct: bool,
+    ) -> Result<Vec<u8>, Errno> {
+        wait(|reply| self.file.read(handle, offset as u64, len, is_direct, reply))
     }
 
     /// One byte that the content defines.
     fn fill(&self, handle: u64) -> Result<u8, Errno> {
         self.read(handle, BLOCK - 1, 1).map(|bytes| bytes[0])
+    }
+
+    /// The same, past the page cache.
+    fn fill_direct(&self, handle: u64) -> Result<u8, Errno> {
+        self.read_as(handle, BLOCK - 1, 1, true)
+            .map(|bytes| bytes[0])
     }
 
     fn wait_until_ready(&self) {

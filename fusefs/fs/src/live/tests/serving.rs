@@ -59,8 +59,54 @@ fn a_private_handle_keeps_its_snapshot_and_holds_nobody_up() {
         eventually("the file advances", || {
             stage.fill(reader) == Ok(b'a' + round)
         });
-        assert_eq!(stage.fill(copy), Ok(b'a'));
+        assert_eq!(stage.fill_direct(copy), Ok(b'a'));
     }
+}
+
+#[test]
+fn a_private_handle_that_fills_the_page_cache_pins_the_snapshot_that_all_read() {
+    let mut stage = Stage::new(5, database(b'a', 2, 1, 1));
+    let (sender, reader) = (stage.open(1, true), stage.open(2, false));
+    stage.store.put(PATH, database(b'b', 2, 1, 2));
+    eventually("the file advances", || {
+        stage.lock(reader, 2);
+        let seen = stage.fill(reader);
+        stage.unlock(reader, 2);
+        seen == Ok(b'b')
+    });
+    assert_eq!(
+        stage.fill(sender),
+        Ok(b'b'),
+        "what it was opened with is old, and nobody has seen it"
+    );
+    stage.store.put(PATH, database(b'c', 2, 1, 3));
+    stage.wait_until_ready();
+    stage.lock(reader, 2);
+    assert_eq!(stage.fill(reader), Ok(b'b'), "pinned by the other");
+    stage.unlock(reader, 2);
+    assert_eq!(
+        (stage.fill(sender), stage.fill_direct(sender)),
+        (Ok(b'b'), Ok(b'b'))
+    );
+
+    stage.file.lock().handles.get_mut(&sender).unwrap().opened -= PIN_MAX;
+    eventually("the pin expired", || stage.fill(sender) == Err(Errno::EIO));
+    assert_eq!(stage.fill_direct(sender), Ok(b'b'));
+    stage.lock(reader, 2);
+    assert_eq!(stage.fill(reader), Ok(b'c'));
+}
+
+#[test]
+fn a_private_handle_that_has_read_an_older_snapshot_fills_no_page() {
+    let mut stage = Stage::new(5, database(b'a', 2, 1, 1));
+    let (copy, reader) = (stage.open(1, true), stage.open(2, false));
+    assert_eq!(stage.fill_direct(copy), Ok(b'a'));
+    stage.lock(reader, 2);
+    stage.unlock(reader, 2);
+    stage.store.put(PATH, database(b'b', 2, 1, 2));
+    eventually("the file advances", || stage.fill(reader) == Ok(b'b'));
+    assert_eq!(stage.fill(copy), Err(Errno::EIO));
+    assert_eq!(stage.fill_direct(copy), Ok(b'a'));
 }
 
 #[test]

@@ -174,12 +174,14 @@ impl Carrier {
 
 fn start(mut lane: Lane, db: Arc<Database>, is_flush: bool) -> Pin<Box<dyn Future<Output = End>>> {
     Box::pin(async move {
+        let destination = lane.destination.clone();
+        let turn = destination.turn(is_flush).await;
         if !is_flush {
-            let tried = lane.attempt(&db, false).await;
+            let tried = lane.attempt(&db, false, turn).await;
             return (lane, tried, None);
         }
         let (answer, reply) = sync_channel(1);
-        let tried = lane.flush(&db, &FlushRequest { answer }).await;
+        let tried = lane.flush(&db, &FlushRequest { answer }, turn).await;
         (lane, tried, reply.try_recv().ok())
     })
 }
