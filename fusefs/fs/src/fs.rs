@@ -195,7 +195,8 @@ impl<S: Source> FileSystem<S> {
         }
     }
 
-    /// Reads up to `len` bytes, fewer only at the end of the file. `is_direct` says that they go to the reader alone, and not into the page cache.
+    /// Reads up to `len` bytes, fewer only at the end of the file. `is_direct` says that they go to the reader alone, and not into the
+    /// page cache.
     pub fn read(
         &self,
         ino: u64,

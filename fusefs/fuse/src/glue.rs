@@ -118,8 +118,8 @@ impl<S: Source> Filesystem for Glue<S> {
             Ok(bytes) => reply.data(&bytes),
             Err(error) => reply.error(errno(error)),
         };
-        // The kernel names an owner when it reads for a process, and none when it fills the page cache: for `sendfile`, `splice` and private memory
-        // maps it does that whatever `open` has answered.
+        // The kernel names an owner when it reads for a process, and none when it fills the page cache: for `sendfile`, `splice`
+        // and private memory maps it does that whatever `open` has answered.
         let is_direct = owner.is_some();
         self.fs.read(
             ino.0,

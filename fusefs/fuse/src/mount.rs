@@ -51,6 +51,9 @@ pub enum MountError {
     /// Not a directory.
     #[error("{0}: not a directory: a mount needs one")]
     NotADirectory(PathBuf),
+    /// The root directory.
+    #[error("/: a mount there would hide the whole file system: give a directory of its own")]
+    Root,
     /// A living mount.
     #[error("{0}: a verneuil mount is already there: fusermount3 -u {0} ends it")]
     AlreadyMounted(PathBuf),
@@ -131,6 +134,9 @@ pub fn prepare(mountpoint: &Path) -> Result<PathBuf, MountError> {
         Err(cause) => return Err(failed(cause)),
     }
     let mountpoint = mountpoint.canonicalize().map_err(failed)?;
+    if mountpoint == Path::new("/") {
+        return Err(MountError::Root);
+    }
     let mounts = std::fs::read("/proc/self/mountinfo").map_err(failed)?;
     if is_mounted(&mounts, &mountpoint) {
         return Err(MountError::AlreadyMounted(mountpoint));
@@ -291,6 +297,7 @@ mod tests {
         let file = dir.path().join("file");
         std::fs::write(&file, b"").unwrap();
         assert!(matches!(prepare(&file), Err(MountError::NotADirectory(_))));
+        assert!(matches!(prepare(Path::new("/../")), Err(MountError::Root)));
         assert_eq!(
             prepare(dir.path()).unwrap(),
             dir.path().canonicalize().unwrap()

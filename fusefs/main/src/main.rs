@@ -22,8 +22,35 @@ fn main() -> ExitCode {
     match result {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("verneuil-fs: {error:#}");
+            eprintln!("verneuil-fs: {}", in_words(&error));
             ExitCode::FAILURE
         }
+    }
+}
+
+/// The error and its causes, but for those that the text tells already.
+fn in_words(error: &anyhow::Error) -> String {
+    let mut text = error.to_string();
+    for cause in error.chain().skip(1).map(ToString::to_string) {
+        if !text.contains(&cause) {
+            text = format!("{text}: {cause}");
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::in_words;
+
+    #[test]
+    fn a_cause_is_told_once() {
+        let error = anyhow::anyhow!("no space")
+            .context("cannot write x: no space; make room")
+            .context("the mount");
+        assert_eq!(
+            in_words(&error),
+            "the mount: cannot write x: no space; make room"
+        );
     }
 }

@@ -182,6 +182,21 @@ async fn restore_run(
     })
 }
 
+/// Links that are followed, as many as the kernel follows.
+const LINKS_MAX: usize = 40;
+
+/// Where the links of a file that is not there lead to.
+fn behind_links(out: &Path) -> PathBuf {
+    let mut path = out.to_owned();
+    for _ in 0..LINKS_MAX {
+        let Ok(target) = std::fs::read_link(&path) else {
+            break;
+        };
+        path = path.parent().unwrap_or(Path::new("")).join(target);
+    }
+    path
+}
+
 /// Restores to `out`: a temp file beside it, synced, then renamed over it. What `out` named before is replaced at
 /// once and whole; who has it open goes on reading the old file. A symbolic link is followed.
 ///
@@ -204,7 +219,7 @@ pub async fn restore_to_path(
             };
             return Err(output("replace")(io::Error::other(what)));
         }
-        Err(cause) if cause.kind() == io::ErrorKind::NotFound => out.to_owned(),
+        Err(cause) if cause.kind() == io::ErrorKind::NotFound => behind_links(out),
         Err(cause) => return Err(output("look up")(cause)),
     };
     let Some(name) = target.file_name() else {

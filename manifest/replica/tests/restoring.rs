@@ -154,6 +154,16 @@ async fn a_file_with_a_journal_and_what_is_no_file_are_not_replaced() {
         std::fs::read(&out).expect("read") == source.content,
         "the link was followed"
     );
+    std::fs::remove_file(&out).expect("remove");
+    let other = out_dir.join("other.db");
+    std::os::unix::fs::symlink("link.db", &other).expect("symlink");
+    restore_to_path(&snapshot, &other, &|_, _| {})
+        .await
+        .expect("restore");
+    assert!(
+        std::fs::read(&out).expect("read") == source.content && link.is_symlink(),
+        "links to a file that is not there are followed, too"
+    );
     assert!(
         restore_to_path(&snapshot, &out_dir, &|_, _| {})
             .await

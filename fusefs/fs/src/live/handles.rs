@@ -5,14 +5,14 @@
 //! | *locking*: has set or cleared a lock | the inode's snapshot | while its lock covers SHARED |
 //! | *lockless*, through the page cache | the inode's snapshot, then `EIO` | until 10 minutes from its open, if it reads beyond the header |
 //! | *private*: its reads bypass the page cache | the snapshot it was opened with, for good | no |
-//! | *private*, once the kernel reads for it through the page cache after all | the inode's snapshot, then `EIO` | until 10 minutes from its open |
+//! | *private* that fills the page cache all the same | the inode's snapshot, then `EIO` | until 10 minutes from its open |
 //!
 //! sqlite opens with `O_NOFOLLOW`, reads the header, then locks: a *lockless* handle that becomes *locking* with its
 //! first lock. Until then (a pool opens connections long before it uses them) it must not hold the others up. (A connection whose process already holds the lock never asks: its reads are covered by that process's
 //! locks, so it does not pin.) `nolock=1` stays lockless. What opens without `O_NOFOLLOW` (`cp`, `cat`, DuckDB) is no
-//! sqlite: it gets a private handle, and so neither mixes two snapshots nor holds anybody up. Nothing but reads can bypass the page cache:
-//! `sendfile`, `splice` and a private memory map go through it, whatever `open` was answered, and fill pages that belong to every reader of the
-//! inode.
+//! sqlite: it gets a private handle, and so neither mixes two snapshots nor holds anybody up. Only reads can bypass the
+//! page cache, though: `sendfile`, `splice` and a private memory map go through it, whatever `open` was answered, and fill pages that
+//! belong to every reader of the inode.
 
 use std::sync::Arc;
 use std::time::Duration;
