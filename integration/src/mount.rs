@@ -36,7 +36,10 @@ impl Mount {
     /// Without `/dev/fuse`, or with the daemon's own words when it ends or does not answer in time.
     pub fn start(point: &Path, arguments: &[String], env: &[(String, String)]) -> Result<Self> {
         paths::require_fuse()?;
-        std::fs::create_dir_all(point).with_context(|| format!("{}", point.display()))?;
+        // A dead mount that is to be replaced is there, and can't be looked at.
+        if !is_mounted(point) {
+            std::fs::create_dir_all(point).with_context(|| format!("{}", point.display()))?;
+        }
         let log = NamedTempFile::new()?;
         let mut command = process::tied_by("TERM", paths::mount_daemon()?);
         command.arg("-f").args(arguments).arg(point);

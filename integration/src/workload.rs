@@ -207,6 +207,7 @@ impl Workload {
     }
 }
 
+/// Tables of transaction 0. Whoever was killed right after they were made left them as they are.
 fn create(lines: &mut Vec<String>) {
     lines.push("BEGIN".to_owned());
     for table in [
@@ -216,12 +217,14 @@ fn create(lines: &mut Vec<String>) {
         "noise(id INTEGER PRIMARY KEY, body BLOB NOT NULL)",
         "tail(tx INTEGER NOT NULL, rows INTEGER NOT NULL, total INTEGER NOT NULL)",
     ] {
-        lines.push(format!("CREATE TABLE {table}"));
+        lines.push(format!("CREATE TABLE IF NOT EXISTS {table}"));
     }
-    lines.push("CREATE INDEX data_tx ON data(tx)".to_owned());
-    lines.push("INSERT INTO head VALUES(0)".to_owned());
-    lines.push("INSERT INTO middle VALUES(0)".to_owned());
-    lines.push("INSERT INTO tail VALUES(0,0,0)".to_owned());
+    lines.push("CREATE INDEX IF NOT EXISTS data_tx ON data(tx)".to_owned());
+    for (table, row) in [("head", "0"), ("middle", "0"), ("tail", "0,0,0")] {
+        lines.push(format!(
+            "INSERT INTO {table} SELECT {row} WHERE NOT EXISTS(SELECT 1 FROM {table})"
+        ));
+    }
     lines.push("COMMIT".to_owned());
 }
 

@@ -12,7 +12,7 @@ use verneuil_integration::workload::{Workload, WorkloadOptions};
 const REFRESH: Duration = Duration::from_millis(50);
 
 /// Many times the refresh interval: after this, the *first* SELECT must show what was flushed.
-const SETTLED: Duration = Duration::from_millis(900);
+const SETTLED: Duration = Duration::from_millis(1_500);
 
 #[test]
 fn on_a_directory_store_the_next_select_sees_new_commits_and_a_transaction_one_snapshot()

@@ -4,7 +4,7 @@
 use std::io::Read;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use tempfile::NamedTempFile;
@@ -29,6 +29,8 @@ const BOTH_KILLS: u64 = 60;
 
 /// A life of a writer is shorter than this: some do not get beyond loading the extension.
 const LIFE_MAX_US: u64 = 220_000;
+/// On a slow machine they may be longer, by so much.
+const LIFE_FACTOR_MAX: u64 = 5;
 
 /// What the writers do before they begin, by turns: the ways in which a transaction ends differ.
 const MANNERS: [&[&str]; 4] = [
@@ -39,14 +41,14 @@ const MANNERS: [&[&str]; 4] = [
 ];
 
 /// A writer of `bin/verneuil-test-sqlite.rs`, which tells the number of each transaction that has committed.
-struct Writer {
+pub struct Writer {
     child: Child,
     /// A file, since a pipe that nobody empties would hold a long life up.
     told: NamedTempFile,
 }
 
 /// What a writer told.
-struct Life {
+pub struct Life {
     /// The last transaction that it found when it started.
     found: Option<u64>,
     /// The last one that it saw committed.
@@ -54,7 +56,7 @@ struct Life {
 }
 
 impl Writer {
-    fn start(mut command: Command) -> Result<Self> {
+    pub fn start(mut command: Command) -> Result<Self> {
         let told = NamedTempFile::new()?;
         command
             .stdin(Stdio::null())
@@ -64,7 +66,20 @@ impl Writer {
         Ok(Self { child, told })
     }
 
-    fn kill(mut self) -> Result<Life> {
+    /// Kills it after some commits. Says how many microseconds the lives of those after it may take, so that most of them commit, too.
+    pub fn first(self) -> Result<(Life, u64)> {
+        let begun = Instant::now();
+        process::until("a writer commits", Duration::from_secs(60), || {
+            let told = std::fs::read_to_string(self.told.path())?;
+            ensure!(told.lines().count() > 3, "it told {told:?}");
+            Ok(())
+        })?;
+        let took_us = u64::try_from(begun.elapsed().as_micros())?;
+        let life_max = (3 * took_us).clamp(LIFE_MAX_US, LIFE_FACTOR_MAX * LIFE_MAX_US);
+        Ok((self.kill()?, life_max))
+    }
+
+    pub fn kill(mut self) -> Result<Life> {
         let early = self.child.try_wait()?;
         process::kill(&mut self.child);
         let mut said = String::new();
@@ -106,7 +121,7 @@ fn writer(setup: &Setup, env: &[(String, String)], seed: u64, manner: &[&str]) -
 }
 
 /// Checks the numbers of one life against those of the lives before.
-fn nothing_was_lost(kill: u64, committed: &mut u64, life: &Life) -> Result<()> {
+pub fn nothing_was_lost(kill: u64, committed: &mut u64, life: &Life) -> Result<()> {
     if let Some(found) = life.found {
         ensure!(
             found >= *committed,
@@ -167,10 +182,12 @@ fn a_writer_killed_at_three_hundred_random_moments_loses_nothing() -> Result<()>
     let (setup, watch) = watched()?;
     let mut random = Random::new(31);
     let (mut committed, mut interrupted) = (0, 0);
+    let (life, life_max_us) = writer(&setup, &setup.env(), WRITER_KILLS, &[])?.first()?;
+    nothing_was_lost(0, &mut committed, &life)?;
     for kill in 0..WRITER_KILLS {
         let manner = MANNERS[usize::try_from(kill)? % MANNERS.len()];
         let writer = writer(&setup, &setup.env(), kill, manner)?;
-        std::thread::sleep(Duration::from_micros(random.below(LIFE_MAX_US)));
+        std::thread::sleep(Duration::from_micros(random.below(life_max_us)));
         nothing_was_lost(kill, &mut committed, &writer.kill()?)?;
         interrupted += u64::from(hot_journal(&setup.database()));
         if kill % 10 == 9 {
@@ -194,15 +211,20 @@ fn a_writer_of_two_attached_databases_killed_at_random_moments_leaves_both_whole
     let two = setup.path("source/two.db");
     let watch_two = Watch::start(&setup.manifest_file(&two)?)?;
     let mut random = Random::new(32);
-    let mut committed = 0;
-    for kill in 0..PAIR_KILLS {
+    let start = |kill: u64| {
         let mut command = process::tied(paths::bundled_sqlite()?);
         command.arg("write-pairs-until-killed");
         command.args([setup.uri(&setup.database()), setup.uri(&two)]);
         command.arg(paths::extension()?).arg(kill.to_string());
         command.envs(setup.env());
-        let writer = Writer::start(command)?;
-        std::thread::sleep(Duration::from_micros(random.below(LIFE_MAX_US)));
+        Writer::start(command)
+    };
+    let mut committed = 0;
+    let (life, life_max_us) = start(PAIR_KILLS)?.first()?;
+    nothing_was_lost(0, &mut committed, &life)?;
+    for kill in 0..PAIR_KILLS {
+        let writer = start(kill)?;
+        std::thread::sleep(Duration::from_micros(random.below(life_max_us)));
         nothing_was_lost(kill, &mut committed, &writer.kill()?)?;
     }
     ensure!(
@@ -269,11 +291,12 @@ fn a_process_killed_while_its_copier_serves_another_one_takes_nothing_along() ->
         Writer::start(command)
     };
     // Each is killed in its turn while the next one lives on, and serves what it left.
-    let mut told = Vec::new();
-    let mut previous = start(0)?;
-    for process in 1..=HOST_KILLS {
+    let (life, life_max_us) = start(0)?.first()?;
+    let mut told = vec![life.last.unwrap_or(0)];
+    let mut previous = start(1)?;
+    for process in 2..=HOST_KILLS {
         let next = start(process)?;
-        std::thread::sleep(Duration::from_micros(random.below(LIFE_MAX_US)));
+        std::thread::sleep(Duration::from_micros(random.below(life_max_us)));
         told.push(previous.kill()?.last.unwrap_or(0));
         previous = next;
     }
@@ -310,11 +333,13 @@ fn writer_and_copier_killed_together_at_random_moments_lose_nothing() -> Result<
     let mut first = setup.writer(Program::Python)?;
     first.run(&["PRAGMA user_version=1"])?;
     first.close()?;
+    let (life, life_max_us) = writer(&setup, &env, BOTH_KILLS, &[])?.first()?;
+    nothing_was_lost(0, &mut committed, &life)?;
     for kill in 0..BOTH_KILLS {
         let manner = MANNERS[usize::try_from(kill)? % MANNERS.len()];
         let writer = writer(&setup, &env, kill, manner)?;
         let copier = ExternalCopier::start(&setup)?;
-        std::thread::sleep(Duration::from_micros(10_000 + random.below(LIFE_MAX_US)));
+        std::thread::sleep(Duration::from_micros(10_000 + random.below(life_max_us)));
         if random.below(2) == 0 {
             copier.kill().with_context(|| format!("kill {kill}"))?;
             nothing_was_lost(kill, &mut committed, &writer.kill()?)?;

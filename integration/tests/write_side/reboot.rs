@@ -1,7 +1,6 @@
 //! Another boot id: what an earlier boot left in the spool is never read again, and all that was committed arrives all the same.
 
 use std::path::PathBuf;
-use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -14,6 +13,7 @@ use verneuil_integration::state::check_state;
 use verneuil_integration::workload::{Random, Workload, WorkloadOptions};
 use verneuil_integration::{paths, watchdog};
 
+use crate::kills::{Writer, nothing_was_lost};
 use crate::support::{every_version_is_committed, is_equal, stock, utf8, watched};
 
 /// How many reboots at random moments.
@@ -156,33 +156,20 @@ fn forty_reboots_at_random_moments_lose_nothing() -> Result<()> {
     let _limit = watchdog::limit("reboots", 200);
     let (setup, watch) = watched()?;
     let mut random = Random::new(54);
-    let mut committed = 0_u64;
-    for number in 0..REBOOTS {
-        let boot = Boot::new(&setup.path(""), number)?;
+    let start = |number: u32| {
         let mut command = process::tied(paths::bundled_sqlite()?);
         command.args(["write-until-killed", &setup.uri(&setup.database())]);
         command.arg(paths::extension()?).arg(number.to_string());
         command.envs(setup.env());
-        let told = tempfile::NamedTempFile::new()?;
-        let mut command = boot.wrap(&command);
-        command.stdin(Stdio::null()).stdout(told.reopen()?);
-        let mut child = command.spawn()?;
-        std::thread::sleep(Duration::from_micros(random.below(220_000)));
-        let early = child.try_wait()?;
-        process::kill(&mut child);
-        ensure!(early.is_none(), "the writer ended by itself: {early:?}");
-        let text = std::fs::read_to_string(told.path())?;
-        let numbers: Vec<u64> = text
-            .split_inclusive('\n')
-            .filter_map(|line| line.strip_suffix('\n')?.parse().ok())
-            .collect();
-        if let Some(found) = numbers.first() {
-            ensure!(
-                *found >= committed,
-                "reboot {number}: {committed} had committed, {found} was found"
-            );
-        }
-        committed = committed.max(numbers.last().copied().unwrap_or(0));
+        Writer::start(Boot::new(&setup.path(""), number)?.wrap(&command))
+    };
+    let mut committed = 0;
+    let (life, life_max_us) = start(0)?.first()?;
+    nothing_was_lost(0, &mut committed, &life)?;
+    for number in 1..REBOOTS {
+        let writer = start(number)?;
+        std::thread::sleep(Duration::from_micros(random.below(life_max_us)));
+        nothing_was_lost(number.into(), &mut committed, &writer.kill()?)?;
     }
     let boot = Boot::new(&setup.path(""), REBOOTS)?;
     let mut source = session_after(&setup, &boot, Program::Shell)?;
