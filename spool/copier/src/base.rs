@@ -127,7 +127,7 @@ impl Base {
     /// Whether the store has it, by this spool. If not, it is published though nothing has changed: what this spool says that it has published must
     /// bear its instance id, or the next copier takes it for another source's.
     pub(crate) fn is_published(&self) -> bool {
-        self.etag.is_some() && !self.is_strange && self.manifest.generation().0 > 0
+        self.etag.is_some() && !self.is_strange && !self.afresh && self.manifest.generation().0 > 0
     }
 
     /// Forgets what the store's manifest refers to, so that the next one names only what is uploaded from now on. Generations go on.

@@ -178,6 +178,17 @@ impl Ledger {
         self.own_up(&mut shares);
     }
 
+    /// What the target's manifest refers to is not all there: everything is needed, and the next copier knows it too, until another is published.
+    pub fn distrust(&self, target: TargetId) {
+        self.with(target, |share| share.record.is_distrusted = true);
+        self.need_everything(target);
+    }
+
+    /// Whether nothing may be taken from the target's manifest.
+    pub fn is_distrusted(&self, target: TargetId) -> bool {
+        self.with(target, |share| share.record.is_distrusted)
+    }
+
     /// Makes every target need everything: the file is not what any of them was told.
     pub fn everything_for_everybody(&self) {
         let mut shares = self.shares();
@@ -318,6 +329,7 @@ impl Ledger {
         share.record.covers = share.covers;
         share.record.settled_epoch = settled_epoch.unwrap_or(share.record.settled_epoch);
         (share.record.error, share.record.failed_ns) = (None, None);
+        share.record.is_distrusted = false;
         share.is_saved = false;
         share.record.behind_ns = None;
         self.lock.beat();

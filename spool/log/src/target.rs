@@ -41,6 +41,9 @@ pub struct TargetRecord {
     pub settled_epoch: u64,
     /// Chunks that may differ between that manifest and the database.
     pub lacks: Lacks,
+    /// An object that its manifest refers to was found missing or damaged: the next one refers to nothing of it.
+    #[serde(default)]
+    pub is_distrusted: bool,
     /// Since when it lacks something, in nanoseconds since the epoch.
     pub behind_ns: Option<i64>,
     /// Why the last attempt failed, if it did.
@@ -122,6 +125,7 @@ impl TargetRecord {
             covers: 0,
             settled_epoch: 0,
             lacks: Lacks::All,
+            is_distrusted: false,
             behind_ns: Some(now_ns()),
             error: None,
             failed_ns: None,

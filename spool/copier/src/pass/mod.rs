@@ -167,7 +167,7 @@ impl Pass {
                     if let (CopyError::BaseLost { .. }, Some(base)) = (&error, &mut self.base) {
                         base.start_afresh();
                         self.uploaded.clear();
-                        self.ledger.need_everything(self.target);
+                        self.ledger.distrust(self.target);
                     } else if let CopyError::Database { .. } = error {
                         // Says nothing about the store: a database that is gone must not cost a request for each look.
                     } else if self.base.as_ref().is_none_or(|base| !base.is_afresh()) {
@@ -199,6 +199,13 @@ impl Pass {
             if !is_ours {
                 self.ledger.need_everything(self.target);
             }
+        }
+        // Found out by another copier, or before this one was started.
+        if let Some(base) = self.base.as_mut().filter(|base| !base.is_afresh())
+            && self.ledger.is_distrusted(self.target)
+        {
+            base.start_afresh();
+            self.uploaded.clear();
         }
         self.boundary().await;
         if self.ledger.needs_reading(self.target)? {

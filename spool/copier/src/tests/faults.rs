@@ -134,18 +134,28 @@ async fn a_lost_base_is_uploaded_afresh() {
 /// A base that refers to nothing any more: what is not read anew would be published as zeros.
 #[tokio::test]
 async fn a_base_that_a_small_commit_finds_lost_is_uploaded_whole() {
-    let mut world = World::new(4).await;
-    world.drain().await.unwrap();
-    world.transact(&[1]);
-    world.drain().await.unwrap();
-    std::fs::remove_dir_all(world.dir.path().join("store/packs")).unwrap();
-    world.parked = None;
-    // Nothing but this is needed, and it is to be a patch of what is lost.
-    world.transact(&[2]);
-    let error = world.advance().await.unwrap_err();
-    assert!(matches!(error, CopyError::BaseLost { .. }), "{error}");
-    world.drain().await.unwrap();
-    world.check_complete().await;
+    for (is_restarted, is_emptied) in [(false, false), (true, false), (false, true)] {
+        let mut world = World::new(4).await;
+        world.drain().await.unwrap();
+        world.transact(&[1]);
+        world.drain().await.unwrap();
+        std::fs::remove_dir_all(world.dir.path().join("store/packs")).unwrap();
+        world.parked = None;
+        // Nothing but this is needed, and it is to be a patch of what is lost.
+        world.transact(&[2]);
+        let error = world.advance().await.unwrap_err();
+        assert!(matches!(error, CopyError::BaseLost { .. }), "{error}");
+        if is_restarted {
+            world.parked = None;
+        }
+        if is_emptied {
+            world.recreate(0);
+        }
+        world.drain().await.unwrap();
+        world.check_complete().await;
+        world.parked = None;
+        assert_eq!(world.advance().await.unwrap(), Outcome::Idle);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,5 +1,5 @@
-//! What the state machine (`machine`) and some other tests do to a copier that this thread polls: stop it at a given point, and spoil its requests.
-//! `pass` and `requests` ask here; the rest is not on trial.
+//! What the state machine (`machine`) and some other tests do to a copier that this thread polls: stop it at a given point, spoil its
+//! requests. `pass` and `requests` ask here; the rest is not on trial.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
