@@ -283,11 +283,14 @@ impl World {
     pub(super) async fn drain(&mut self) -> Result<Outcome, CopyError> {
         let store = self.store.clone();
         let mut pass = self.pass();
+        let mut rounds = 0;
         let result = loop {
             match pass.advance(&store).await {
                 Ok(Outcome::Published) => {}
                 other => break other,
             }
+            rounds += 1;
+            assert!(rounds < 10_000, "it publishes for ever");
         };
         self.parked = Some(pass.park());
         result
