@@ -161,8 +161,12 @@ impl Pass {
             match self.round(store).await {
                 Ok(Step::Done(outcome)) => return Ok(outcome),
                 Ok(Step::Again) => {}
-                // At once, and not with the next try: a flush has only this one.
-                Err(CopyError::Overtaken(_)) => self.base = None,
+                // At once, and not with the next try: a flush has only this one. A store that has lost its manifest may have lost what was uploaded
+                // for the next one, too.
+                Err(CopyError::Overtaken(_)) => {
+                    self.base = None;
+                    self.uploaded.clear();
+                }
                 Err(error) => {
                     if let (CopyError::BaseLost { .. }, Some(base)) = (&error, &mut self.base) {
                         base.start_afresh();

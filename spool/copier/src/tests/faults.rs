@@ -278,6 +278,33 @@ async fn a_put_of_a_killed_copier_that_arrives_late_is_built_upon_at_once() {
     }
 }
 
+#[tokio::test]
+async fn a_store_that_loses_everything_before_a_manifest_comes_gets_everything_again() {
+    for points in 0.. {
+        let mut world = World::new(4).await;
+        world.drain().await.unwrap();
+        world.foreign_commit(7);
+        let store = world.store.clone();
+        let before = std::fs::read(world.manifest_file()).unwrap();
+        let mut pass = world.pass();
+        let mut run = Box::pin(pass.advance(&store));
+        assert!(trial::run_to(&mut run, points).await.is_none());
+        if std::fs::read(world.manifest_file()).unwrap() != before {
+            assert!(points > 3, "it was published at once");
+            return;
+        }
+        for folder in ["packs", "manifests"] {
+            std::fs::remove_dir_all(world.dir.path().join("store").join(folder)).unwrap();
+        }
+        // It may say that the base is lost.
+        let _ = run.as_mut().await;
+        drop(run);
+        drop(pass);
+        world.drain().await.unwrap();
+        world.check_complete().await;
+    }
+}
+
 /// In exclusive mode the change counter stays, so that by it the manifest that came late could be what is in the file.
 #[tokio::test]
 async fn what_a_late_put_has_refused_is_needed_again_whatever_the_counter_says() {
